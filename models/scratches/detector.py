@@ -1,0 +1,195 @@
+"""Finds scratches, cracks, folds, dust and holes in a picture of any size, tile by tile, at its native resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models.scratches.hysteresis import Thresholds, grow_mask
+from models.scratches.network import SIZE_MULTIPLE, ScratchUNet, prepare_for_inference
+from models.weights import load_card, load_weights
+
+WEIGHTS_NAME = "scratch_detector"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorSettings:
+    """Thresholds of the mask, and the calibration from a component's mean probability to its chance of being damage.
+
+    `calibration` holds (mean probability, share of real damage) pairs, both rising, measured on the calibration split.
+    """
+
+    thresholds: Thresholds
+    calibration: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScratchDetection:
+    """What was found in one picture.
+
+    probability: (H, W) uint8, 255 = surely damaged. mask: (H, W) bool, True = damaged, not dilated.
+    coverage: share of the pixels in the mask, in [0, 1]. components: how many separate marks.
+    confidence: with marks, the chance that they are real damage (calibrated, weighted by area); without any, 1 minus
+    the highest probability seen.
+    """
+
+    probability: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    coverage: float
+    components: int
+    confidence: float
+
+
+def load_detector(device: str | torch.device = "cpu") -> nn.Module:
+    """Return the shipped network on `device`, ready for `detect`; raises WeightsError when its file is altered."""
+    network = prepare_for_inference(ScratchUNet())
+    network.load_state_dict(load_weights(WEIGHTS_NAME), strict=True)
+    return network.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def shipped_settings() -> DetectorSettings:
+    """Return the thresholds and calibration of the shipped weights, from their card."""
+    return settings_from_metrics(load_card(WEIGHTS_NAME).metrics)
+
+
+def settings_from_metrics(metrics: dict[str, Any]) -> DetectorSettings:
+    """Read the settings from the metrics of a card; raises KeyError naming the entry that is missing."""
+    shipped = metrics["shipped_settings"]
+    return DetectorSettings(
+        thresholds=Thresholds(
+            high=float(shipped["high"]), low=float(shipped["low"]), smallest_px=int(shipped["smallest_px"])
+        ),
+        calibration=tuple((float(x), float(y)) for x, y in shipped["calibration"]),
+    )
+
+
+def detect(
+    image: NDArray[Any],
+    *,
+    network: nn.Module,
+    device: str | torch.device = "cpu",
+    tile: int = 512,
+    overlap: int = 64,
+    settings: DetectorSettings | None = None,
+) -> ScratchDetection:
+    """Return the damage found in `image` (H, W) or (H, W, 3), uint8 or uint16, sRGB; a memory map is read by tiles.
+
+    `tile` and `overlap` are in pixels; memory is bounded by the tile apart from the two outputs. Raises ValueError
+    for other shapes or types.
+    """
+    settings = settings or shipped_settings()
+    probability = probability_map(image, network=network, device=device, tile=tile, overlap=overlap)
+    found = grow_mask(probability, settings.thresholds)
+    if len(found.areas):
+        known, real = zip(*settings.calibration, strict=True)
+        confidence = float(np.average(np.interp(found.probabilities, known, real), weights=found.areas))
+    else:
+        confidence = 1.0 - float(probability.max()) / 255
+    return ScratchDetection(
+        probability=probability,
+        mask=found.mask,
+        coverage=float(found.areas.sum()) / probability.size,
+        components=len(found.areas),
+        confidence=confidence,
+    )
+
+
+def mask_for_filling(detection: ScratchDetection, *, dilation_px: int = 2) -> NDArray[np.bool_]:
+    """Return the mask (H, W) bool grown by `dilation_px` pixels: the rim of a scratch is blurred into the picture."""
+    if dilation_px < 0:
+        raise ValueError(f"dilation_px must be 0 or more, got {dilation_px}")
+    side = 2 * dilation_px + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return np.asarray(cv2.dilate(detection.mask.view(np.uint8), kernel)).view(np.bool_)
+
+
+def probability_map(
+    image: NDArray[Any],
+    *,
+    network: nn.Module,
+    device: str | torch.device = "cpu",
+    tile: int = 512,
+    overlap: int = 64,
+) -> NDArray[np.uint8]:
+    """Return the probability of damage (H, W) uint8 of `image`; arguments as in `detect`."""
+    _check(image, tile=tile, overlap=overlap)
+    height, width = image.shape[:2]
+    probability = np.empty((height, width), np.uint8)
+    rows, columns = _spans(height, tile, overlap), _spans(width, tile, overlap)
+    target = torch.device(device)
+    for top, bottom, keep_top, keep_bottom in rows:
+        for left, right, keep_left, keep_right in columns:
+            grey = _grey(image[top:bottom, left:right])
+            result = _tile_probability(grey, network, target)
+            inner = result[keep_top - top : keep_bottom - top, keep_left - left : keep_right - left]
+            probability[keep_top:keep_bottom, keep_left:keep_right] = inner
+    return probability
+
+
+def _check(image: NDArray[Any], *, tile: int, overlap: int) -> None:
+    right_shape = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if not right_shape or image.dtype not in (np.uint8, np.uint16) or 0 in image.shape:
+        raise ValueError(
+            f"scratch detection: expected (H, W) or (H, W, 3) uint8 or uint16, got {image.dtype} {image.shape}; "
+            "drop the alpha channel, or scale floats to 16 bits"
+        )
+    if tile % SIZE_MULTIPLE or overlap % (2 * SIZE_MULTIPLE) or not 0 <= overlap < tile:
+        raise ValueError(
+            f"scratch detection: tile must be a multiple of {SIZE_MULTIPLE} and overlap a smaller multiple of "
+            f"{2 * SIZE_MULTIPLE}, got tile={tile}, overlap={overlap}"
+        )
+
+
+def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:
+    """Cut `length` into spans (start, stop, keep from, keep to); neighbours share `overlap` and meet in its middle.
+
+    All starts are multiples of 16, since the network's statistics live on cells of 16 pixels.
+    """
+    if length <= tile:
+        return [(0, length, 0, length)]
+    step = tile - overlap
+    spans: list[tuple[int, int, int, int]] = []
+    start = 0
+    while True:
+        stop = min(start + tile, length)
+        # A sliver is no tile of its own: the last tile starts earlier and keeps what is left.
+        if stop == length:
+            start = max(0, -(-(length - tile) // SIZE_MULTIPLE) * SIZE_MULTIPLE)
+            keep_from = spans[-1][3]
+            spans.append((min(start, keep_from - overlap // 2), stop, keep_from, stop))
+            return spans
+        spans.append((start, stop, 0 if not spans else spans[-1][3], stop - overlap // 2))
+        start += step
+
+
+def _grey(tile: NDArray[Any]) -> NDArray[np.float32]:
+    """Return `tile` as grey float32 in [0, 1], with the luma weights of ITU-R BT.601 that the training used."""
+    scale = np.float32(1 / np.iinfo(tile.dtype).max)
+    values = np.asarray(tile, np.float32) * scale
+    if values.ndim == 3:
+        values = values @ np.array([0.299, 0.587, 0.114], np.float32)
+    return values
+
+
+def _bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether bfloat16 has hardware support: any GPU of today, or a CPU with AVX512-BF16 or AMX (2x over float32)."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _tile_probability(grey: NDArray[np.float32], network: nn.Module, device: torch.device) -> NDArray[np.uint8]:
+    height, width = grey.shape
+    padding = ((0, -height % SIZE_MULTIPLE), (0, -width % SIZE_MULTIPLE))
+    # "symmetric" repeats as often as needed, so that it also fills pictures of a few pixels.
+    padded = np.pad(grey, padding, mode="symmetric")
+    batch = torch.from_numpy(padded)[None, None].to(device).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16_is_fast(device)):
+        logits = network(batch)
+    levels = torch.sigmoid(logits[0, 0, :height, :width].float()).mul_(255).round_().to(torch.uint8)
+    result: NDArray[np.uint8] = levels.cpu().numpy()
+    return result

@@ -1,0 +1,121 @@
+"""The scratch-detection U-Net: one grey channel in, one logit per pixel out, at native resolution.
+
+The idea is that of the detector in "Bringing Old Photos Back to Life" (CVPR 2020), but far smaller and without its
+resize to a short side of 256, which erased thin scratches of large scans. Full resolution is packed into channels
+(pixel unshuffle), so that lines thinner than a pixel stay visible at the cost of half resolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """widths: channels at 1/2, 1/4, 1/8 and 1/16 of the resolution; blocks: residual blocks going down."""
+
+    widths: tuple[int, ...] = (16, 48, 64, 96)
+    blocks: tuple[int, ...] = (1, 1, 2, 1)
+
+
+SIZE_MULTIPLE = 16
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, channels: int, *, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv_a = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
+        self.norm_a: nn.Module = nn.BatchNorm2d(channels)
+        self.conv_b = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm_b: nn.Module = nn.BatchNorm2d(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = F.relu(self.norm_a(self.conv_a(features)))
+        return F.relu(features + self.norm_b(self.conv_b(inner)))
+
+
+def _step(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+def local_contrast(grey: Tensor, *, cell: int = SIZE_MULTIPLE) -> Tensor:
+    """Return `grey` (B, 1, H, W) minus its local mean, over its local deviation: faint damage in dark areas stands out.
+
+    The statistics come from cells of `cell` pixels, smoothed over 3x3 cells and interpolated; both sides must be
+    multiples of `cell`.
+    """
+    mean = F.avg_pool2d(grey, cell)
+    square = F.avg_pool2d(grey * grey, cell)
+    pooled = F.pad(torch.cat([mean, square], dim=1), (1, 1, 1, 1), mode="replicate")
+    smooth = F.interpolate(
+        F.avg_pool2d(pooled, 3, stride=1), size=grey.shape[-2:], mode="bilinear", align_corners=False
+    )
+    mean, square = smooth[:, :1], smooth[:, 1:]
+    deviation = (square - mean * mean).clamp_min(0).sqrt()
+    return (grey - mean) / (deviation + 0.03)
+
+
+class ScratchUNet(nn.Module):
+    """Maps a grey picture (B, 1, H, W) in [0, 1], sides multiples of 16, to logits (B, 1, H, W) of being damaged."""
+
+    def __init__(self, settings: NetworkSettings | None = None) -> None:
+        super().__init__()
+        settings = settings or NetworkSettings()
+        widths, blocks = settings.widths, settings.blocks
+        self.downs = nn.ModuleList()
+        inputs = 8
+        for level, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            dilation = 2 if level == len(widths) - 1 else 1
+            inner = [_ResidualBlock(width, dilation=dilation) for _ in range(count)]
+            self.downs.append(nn.Sequential(_step(inputs, width, stride=1 if level == 0 else 2), *inner))
+            inputs = width
+        self.laterals = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.ups = nn.ModuleList(_ResidualBlock(width) for width in widths[:-1])
+        self.head = nn.Conv2d(widths[0], 16, 3, padding=1)
+        self.last = nn.Conv2d(16 // 4 + 2, 8, 3, padding=1)
+        self.logit = nn.Conv2d(8, 1, 1)
+        # Damage is rare: start from a low probability everywhere.
+        nn.init.constant_(self.logit.bias, -2.5)  # type: ignore[arg-type]
+
+    def forward(self, grey: Tensor) -> Tensor:
+        entry = torch.cat([(grey - 0.5) * 2, local_contrast(grey)], dim=1)
+        features = F.pixel_unshuffle(entry, 2)
+        skips: list[Tensor] = []
+        for down in self.downs:
+            features = down(features)
+            skips.append(features)
+        for level in range(len(self.ups) - 1, -1, -1):
+            raised = F.interpolate(self.laterals[level](features), scale_factor=2.0, mode="nearest")
+            features = self.ups[level](raised + skips[level])
+        full = F.pixel_shuffle(self.head(features), 2)
+        full = F.relu(self.last(torch.cat([full, entry.to(full.dtype)], dim=1)))
+        logits: Tensor = self.logit(full)
+        return logits.float()
+
+
+def prepare_for_inference(network: nn.Module) -> nn.Module:
+    """Fold every batch norm into the convolution before it, in place, and freeze the network; results stay the same."""
+    network.eval().requires_grad_(False)
+    for module in list(network.modules()):
+        if isinstance(module, _ResidualBlock):
+            module.conv_a, module.norm_a = _fold(module.conv_a, module.norm_a)
+            module.conv_b, module.norm_b = _fold(module.conv_b, module.norm_b)
+        elif isinstance(module, nn.Sequential) and len(module) == 3 and isinstance(module[1], nn.BatchNorm2d):
+            module[0], module[1] = _fold(module[0], module[1])
+    return network
+
+
+def _fold(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, nn.Identity]:
+    if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+        raise TypeError(
+            f"expected a convolution and its batch norm, got {type(conv).__name__} and {type(norm).__name__}"
+        )
+    fused = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+    return fused, nn.Identity()

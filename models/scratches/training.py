@@ -1,0 +1,179 @@
+"""Trains the detector: ``python -m models.scratches.training --data DIR --out DIR --steps N --seed S [--resume]``.
+
+Loss: weighted binary cross entropy plus 10 times focal loss with gamma 2 (Lin et al., ICCV 2017), as in "Bringing Old
+Photos Back to Life" (CVPR 2020). The batch of step k is a function of (seed, k): a resumed run repeats an unbroken one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.scratches.network import NetworkSettings, ScratchUNet
+from models.scratches.synthesis import PatchSettings, TrainingData, load_split, make_batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """The recipe: warm-up, stable and linear-decay phases by steps; `ema_decay` averages what is exported."""
+
+    steps: int
+    seed: int
+    batch: int = 8
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 200
+    decay_share: float = 0.3
+    focal_gamma: float = 2.0
+    focal_beta: float = 10.0
+    positive_weight_max: float = 4.0
+    ema_decay: float = 0.998
+    gradient_clip: float = 1.0
+    checkpoint_seconds: float = 120.0
+
+
+def detection_loss(logits: Tensor, masks: Tensor, weights: Tensor, *, settings: TrainingSettings) -> Tensor:
+    """Weighted cross entropy + beta * focal loss of logits, masks and weights (B, 1, H, W); a scalar.
+
+    The positive weight is the ratio of intact to damaged pixels of the batch, as in the paper, but at most
+    `positive_weight_max`: the full ratio (about 30) made the network mark every line of a clean picture.
+    """
+    share = masks.mean().clamp_min(1e-4)
+    positive = ((1 - share) / share).clamp(1.0, settings.positive_weight_max)
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    missed = torch.exp(-entropy).neg().add(1)
+    balanced = entropy * torch.where(masks > 0.5, positive, torch.ones_like(positive))
+    focal = entropy * missed**settings.focal_gamma
+    return ((balanced + settings.focal_beta * focal) * weights).sum() / weights.sum()
+
+
+def learning_rate(step: int, settings: TrainingSettings) -> float:
+    """Learning rate of `step`: linear warm-up, constant, then linear decay to 0 over the last `decay_share`."""
+    decay_start = settings.steps * (1 - settings.decay_share)
+    rise = min(1.0, (step + 1) / settings.warmup_steps)
+    fall = 1.0 if step < decay_start else max(0.0, (settings.steps - step) / (settings.steps - decay_start))
+    return settings.learning_rate * rise * fall
+
+
+class Trainer:
+    """Holds network, averaged weights and optimizer; `run` trains, `save` and `resume` keep the state."""
+
+    def __init__(self, data: TrainingData, out: Path, *, settings: TrainingSettings, patches: PatchSettings) -> None:
+        torch.manual_seed(settings.seed)
+        self.data, self.out, self.settings, self.patches = data, out, settings, patches
+        self.network = ScratchUNet(NetworkSettings())
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        )
+        self.step = 0
+
+    def train_step(self) -> float:
+        """Do one step; returns the loss."""
+        settings = self.settings
+        arrays = make_batch(self.data, seed=settings.seed, step=self.step, count=settings.batch, settings=self.patches)
+        images, masks, weights = (torch.from_numpy(array) for array in arrays)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, settings)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        loss = detection_loss(logits, masks, weights, settings=settings)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), settings.gradient_clip)
+        self.optimizer.step()
+        self._update_average()
+        self.step += 1
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def save(self) -> None:
+        """Write the state to `out`/checkpoint.pt in one move."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seed": self.settings.seed,
+        }
+        temporary = self.out / "checkpoint.pt.part"
+        torch.save(state, temporary)
+        os.replace(temporary, self.out / "checkpoint.pt")
+
+    def resume(self) -> None:
+        """Go on from `out`/checkpoint.pt; raises ValueError when it belongs to another seed."""
+        state = torch.load(self.out / "checkpoint.pt", weights_only=True)
+        if state["seed"] != self.settings.seed:
+            raise ValueError(
+                f"checkpoint has seed {state['seed']}, got --seed {self.settings.seed}; give the same seed"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+
+    def run(self) -> None:
+        """Train up to the last step, with a line to the log every 100 steps and regular checkpoints."""
+        self.network.train()
+        began, saved, total, first = time.monotonic(), time.monotonic(), 0.0, self.step
+        while self.step < self.settings.steps:
+            total += self.train_step()
+            if self.step % 100 == 0:
+                rate = (self.step - first) / (time.monotonic() - began)
+                print(f"step {self.step} loss {total / 100:.4f} steps/s {rate:.2f}", flush=True)
+                total = 0.0
+            if time.monotonic() - saved > self.settings.checkpoint_seconds:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+
+def averaged_network(checkpoint: Path) -> tuple[ScratchUNet, int, int]:
+    """Return the averaged network of a checkpoint, its steps and its seed."""
+    state = torch.load(checkpoint, weights_only=True)
+    network = ScratchUNet(NetworkSettings())
+    network.load_state_dict(state["average"])
+    return network, int(state["step"]), int(state["seed"])
+
+
+def main() -> None:
+    """Command line of the training."""
+    parser = argparse.ArgumentParser(description="Train the scratch detector.")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and masks/film_damage")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and weights")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    cv2.setNumThreads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    settings = TrainingSettings(steps=arguments.steps, seed=arguments.seed)
+    trainer = Trainer(load_split(arguments.data, "train"), arguments.out, settings=settings, patches=PatchSettings())
+    if arguments.resume and (arguments.out / "checkpoint.pt").exists():
+        trainer.resume()
+    trainer.run()
+    print(
+        f"done; now: python -m models.scratches.calibration --data {arguments.data} --checkpoint-folder {arguments.out}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,8 @@ def _cubic(x: Weights) -> Weights:
 
 
 def _triangle(x: Weights) -> Weights:
-    return np.maximum(1 - np.abs(x), 0.0)
+    result: Weights = np.maximum(1 - np.abs(x), 0.0)
+    return result
 
 
 def _box(x: Weights) -> Weights:

@@ -103,6 +103,7 @@ def _lists(selection: Selection, settings: ReportSettings) -> dict[str, Any]:
     return {
         "failures": _group_failures(selection.failures[: settings.failures_limit]),
         "failures_left_out": max(0, len(selection.failures) - settings.failures_limit),
+        "review_left_out": sum(view.status == "review" for view in selection.listed),
         "listed": selection.listed[: settings.table_limit],
         "listed_left_out": max(0, len(selection.listed) - settings.table_limit),
         "selection_note": _selection_note(selection),

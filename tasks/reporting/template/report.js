@@ -16,6 +16,8 @@ for (const box of document.querySelectorAll(".compare")) {
     range.focus({ preventScroll: true });
     follow(event);
   });
+  // The press itself would take the focus away again, and with it the arrow keys.
+  box.addEventListener("mousedown", (event) => event.preventDefault());
   box.addEventListener("pointermove", (event) => {
     if (box.hasPointerCapture(event.pointerId)) follow(event);
   });

@@ -198,6 +198,7 @@ def _lede(views: Sequence[PictureView]) -> str:
         phrases["untouched"] = "left exactly as it was"
     if counts["quarantined"] == 1:
         phrases["quarantined"] = "could not be read and was quarantined"
+    phrases.update({status: status for status in counts if status not in phrases})
     parts = [f"{counts[status]:,} {phrase}" for status, phrase in phrases.items() if counts[status]]
     said = parts[0] if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"{len(views):,} picture{'s' if len(views) != 1 else ''}: {said}."

@@ -265,7 +265,7 @@ def blotches(shape: Shape, rng: np.random.Generator, *, scale: float) -> FloatAr
         layer = roughen(layer, rng, amount=float(rng.uniform(0.1, 0.5)), cell=float(rng.uniform(2, 7)) * scale)
     if rng.random() < 0.5:
         layer = np.asarray(cv2.GaussianBlur(layer, (0, 0), float(rng.uniform(0.5, 1.5)) * scale), np.float32)
-    return layer
+    return np.minimum(layer, np.float32(1))
 
 
 def _ragged_outline(
@@ -305,7 +305,8 @@ def holes(shape: Shape, rng: np.random.Generator, *, scale: float) -> FloatArray
         canvas.polygon(_ragged_outline(_anywhere(height, width, rng, 0.0), float(radius), rng, 0.35))
     layer = roughen(canvas.coverage(), rng, amount=float(rng.uniform(0.05, 0.4)), cell=float(rng.uniform(2, 6)) * scale)
     feather = rng.uniform(0.0, 1.6) * scale
-    return np.asarray(cv2.GaussianBlur(layer, (0, 0), feather) if feather > 0.4 else layer, np.float32)
+    soft = np.asarray(cv2.GaussianBlur(layer, (0, 0), feather) if feather > 0.4 else layer, np.float32)
+    return np.minimum(soft, np.float32(1))
 
 
 LAYERS: dict[str, LayerFunction] = {

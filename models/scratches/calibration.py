@@ -31,7 +31,7 @@ class CalibrationSettings:
     """The grid of thresholds, and the share of the pixels of intact calibration pictures that may be marked."""
 
     seed: int = 7
-    highs: tuple[float, ...] = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94)
+    highs: tuple[float, ...] = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97)
     lows: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
     smallest_px: tuple[int, ...] = (4, 8, 14)
     intact_mean_max: float = 2e-4

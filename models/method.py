@@ -1,0 +1,118 @@
+"""What a restoration method is: its card, its protocol, and the image contract everything obeys.
+
+Image: (B, C, H, W) float in [0, 1], RGB or grey, display-referred sRGB. Mask: (B, 1, H, W), exactly {0, 1},
+1 = missing.
+A method whose paper uses other conventions converts at the edge of its own file and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from models.types import DegradationEstimate
+
+Purpose = Literal["denoise", "deblock", "deblur", "fill", "colour"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodCard:
+    """What a method is for, where it comes from, and what running it takes.
+
+    `size_multiple`: height and width the network accepts are multiples of this. `context_px`: how far away a pixel can
+    noticeably influence a result; tiles overlap by twice this. `gmac_per_megapixel` None = not a network.
+    `weights` names a card in models/weights, None = nothing learned. `opt_in`: never chosen unless the user asks.
+    """
+
+    id: str
+    title: str
+    paper: str
+    purpose: Purpose
+    licence: str
+    scale: int = 1
+    needs_mask: bool = False
+    size_multiple: int = 1
+    context_px: int = 0
+    half_precision: bool = True
+    stochastic: bool = False
+    gmac_per_megapixel: float | None = None
+    weights: str | None = None
+    opt_in: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a method may know about the whole picture that a tile belongs to."""
+
+    estimate: DegradationEstimate | None = None
+    statistics: tuple[float, ...] = ()
+
+
+@runtime_checkable
+class Method(Protocol):
+    """One restoration algorithm. It holds no tensors: `build` makes the network, `__call__` runs it on tiles."""
+
+    @property
+    def card(self) -> MethodCard:
+        """What the method is for and what it takes."""
+        ...
+
+    def build(self) -> nn.Module:
+        """Return the network, without weights and without any I/O; `nn.Identity` for a classical method."""
+        ...
+
+    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
+        """Return what must be known of the whole picture ((H, W) or (H, W, 3), uint8 or uint16); mostly nothing."""
+        ...
+
+    def __call__(
+        self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
+    ) -> Tensor:
+        """Return the restored tiles (B, 3, H·scale, W·scale) of `image` (B, 3, H, W).
+
+        Grey comes as three equal planes.
+        """
+        ...
+
+
+class ImageContractError(ValueError):
+    """An image or mask that breaks the contract; the message says what, got, expected and what to do."""
+
+
+def check_image(image: npt.NDArray[Any], *, name: str = "image") -> None:
+    """Raise ImageContractError unless `image` is (H, W) or (H, W, 3), uint8 or uint16, and not empty."""
+    shape_ok = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if not shape_ok or image.size == 0:
+        raise ImageContractError(
+            f"{name}: got shape {image.shape}, expected (H, W) grey or (H, W, 3) RGB, not empty; split alpha off first"
+        )
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImageContractError(f"{name}: got dtype {image.dtype}, expected uint8 or uint16; scale and round it first")
+
+
+def check_mask(mask: npt.NDArray[Any], *, image: npt.NDArray[Any]) -> None:
+    """Raise ImageContractError unless `mask` is a boolean (H, W) array of the image's size (True = missing)."""
+    if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
+        raise ImageContractError(
+            f"mask: got shape {mask.shape} {mask.dtype}, expected {image.shape[:2]} bool, True = missing; "
+            "threshold it, or resize it with nearest neighbours"
+        )
+
+
+def largest_value(dtype: npt.DTypeLike) -> float:
+    """255 for uint8, 65535 for uint16: what 1.0 means in the working copy."""
+    return float(np.iinfo(np.dtype(dtype)).max)
+
+
+def to_planes(tile: npt.NDArray[Any]) -> Tensor:
+    """Turn an integer tile (H, W) or (H, W, 3) into (3, H, W) float32 in [0, 1]."""
+    planes = torch.from_numpy(np.ascontiguousarray(tile, dtype=np.float32)) / largest_value(tile.dtype)
+    if planes.ndim == 2:
+        return planes.expand(3, -1, -1)
+    return planes.permute(2, 0, 1)

@@ -1,0 +1,89 @@
+"""Lacuna's own small networks: one bias-free residual U-Net, trained for one purpose each.
+
+The layout follows DRUNet (Zhang et al., TPAMI 2021) at a twentieth of its size, behind the pixel-unshuffle of FFDNet
+(TIP 2018), and is blind: it is told nothing about how strong the degradation is. Grey pictures come as three equal
+planes and were part of the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from models.blocks import ResidualUNet
+from models.method import Context, MethodCard
+
+PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
+LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
+GMAC_PER_MEGAPIXEL = 132.5
+CONTEXT_PX = 24
+
+
+@dataclass(frozen=True, slots=True)
+class BlindRestorer:
+    """A network that sees the picture alone."""
+
+    card: MethodCard
+
+    def build(self) -> nn.Module:
+        return ResidualUNet()
+
+    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
+        return ()
+
+    def __call__(
+        self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
+    ) -> Tensor:
+        restored: Tensor = network(image)
+        return restored
+
+
+@dataclass(frozen=True, slots=True)
+class HoleFiller:
+    """A network that sees the picture with its holes blanked, and the mask as a fourth channel."""
+
+    card: MethodCard
+
+    def build(self) -> nn.Module:
+        return ResidualUNet(in_channels=4)
+
+    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
+        return ()
+
+    def __call__(
+        self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
+    ) -> Tensor:
+        if mask is None:
+            raise ValueError(
+                f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
+            )
+        filled: Tensor = network(torch.cat([image * (1.0 - mask), mask], dim=1))
+        return filled
+
+
+def _card(method_id: str, *, title: str, purpose: Any, needs_mask: bool = False) -> MethodCard:
+    return MethodCard(
+        id=method_id,
+        title=title,
+        paper=PAPER,
+        purpose=purpose,
+        licence=LICENCE,
+        needs_mask=needs_mask,
+        size_multiple=8,
+        context_px=CONTEXT_PX,
+        gmac_per_megapixel=GMAC_PER_MEGAPIXEL,
+        weights=method_id,
+    )
+
+
+METHODS = (
+    BlindRestorer(_card("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise")),
+    BlindRestorer(_card("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock")),
+    BlindRestorer(_card("deblur", title="Blind sharpening of mild blur, σ 0.5-2.5 px", purpose="deblur")),
+    HoleFiller(_card("fill", title="Filling of scratches, cracks and holes by mask", purpose="fill", needs_mask=True)),
+)

@@ -1,0 +1,44 @@
+"""Every restoration method Lacuna knows, in one explicit tuple. Adding a method = one file + one line here."""
+
+from __future__ import annotations
+
+import difflib
+
+from models.method import Method
+from models.methods import classical_filters, classical_inpainting, residual_unet, tone
+
+
+class UnknownMethodError(KeyError):
+    """No method has that id; the message names the nearest one."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+METHODS: tuple[Method, ...] = (
+    *residual_unet.METHODS,
+    *classical_inpainting.METHODS,
+    *classical_filters.METHODS,
+    *tone.METHODS,
+)
+
+
+def _by_id(methods: tuple[Method, ...]) -> dict[str, Method]:
+    found: dict[str, Method] = {}
+    for method in methods:
+        if method.card.id in found:
+            raise ValueError(f"registry: two methods are called {method.card.id!r}; rename one of them")
+        found[method.card.id] = method
+    return found
+
+
+_METHODS_BY_ID = _by_id(METHODS)
+
+
+def get_method(method_id: str) -> Method:
+    """Return the method called `method_id`; UnknownMethodError names the nearest one."""
+    if method_id not in _METHODS_BY_ID:
+        near = difflib.get_close_matches(method_id, _METHODS_BY_ID, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownMethodError(f"method: got {method_id!r}, expected one of {sorted(_METHODS_BY_ID)}{hint}")
+    return _METHODS_BY_ID[method_id]

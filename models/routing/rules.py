@@ -1,0 +1,161 @@
+"""Routing by a table of conditions: what the estimate must say, and how surely, before a method is applied.
+
+A plan is a pure function of the estimate, the scratch report and the options. Every step carries a sentence for the
+curator; when no condition holds the plan is empty and says why the picture is left untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from models.types import DegradationEstimate, Estimated, Plan, ScratchReport, Step
+
+POLICY = "rules"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """From where on a degradation is worth treating. The defaults come from `python -m benchmarks.estimation`.
+
+    They lie above what clean pictures with strong texture are estimated at, so that those are left alone.
+    """
+
+    confidence: float = 0.5
+    noise_sigma: float = 4.5
+    jpeg_quality: float = 80.0
+    blur_sigma_px: float = 0.75
+    fading: float = 0.15
+    colour_cast: float = 8.0
+    scratch_coverage: float = 1e-5
+    review_coverage: float = 0.3
+    review_noise_sigma: float = 70.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingOptions:
+    """What the user allows. Colour changes are opt-in; `strengths` overrides a method's strength, 0 switches it off."""
+
+    allow_colour: bool = False
+    fill_method: str = "fill"
+    strengths: tuple[tuple[str, float], ...] = ()
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def strength(self, method_id: str) -> float:
+        """Strength for a method, 1 unless overridden."""
+        return dict(self.strengths).get(method_id, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """Everything a condition may look at."""
+
+    estimate: DegradationEstimate
+    scratches: ScratchReport
+    options: RoutingOptions
+
+    def sure(self, measured: Estimated) -> float | None:
+        """The value, or None when it was not measured or is not trusted enough."""
+        return measured.value if measured.confidence >= self.options.thresholds.confidence else None
+
+
+Condition = Callable[[_Finding], Step | None]
+
+
+def _fill(finding: _Finding) -> Step | None:
+    scratches, thresholds = finding.scratches, finding.options.thresholds
+    if scratches.mask is None or scratches.coverage < thresholds.scratch_coverage:
+        return None
+    if scratches.confidence < thresholds.confidence or scratches.coverage > thresholds.review_coverage:
+        return None
+    method = finding.options.fill_method
+    return Step(
+        method_id=method,
+        strength=finding.options.strength(method),
+        reason=f"{scratches.components} damaged places cover {scratches.coverage:.2%} of the picture",
+    )
+
+
+def _deblock(finding: _Finding) -> Step | None:
+    quality = finding.sure(finding.estimate.jpeg_quality)
+    if quality is None or quality > finding.options.thresholds.jpeg_quality:
+        return None
+    return Step(
+        method_id="deblock",
+        strength=finding.options.strength("deblock"),
+        reason=f"JPEG compression at quality {quality:.0f} has left blocks and ringing",
+    )
+
+
+def _denoise(finding: _Finding) -> Step | None:
+    sigma = finding.sure(finding.estimate.noise_sigma)
+    if sigma is None or sigma < finding.options.thresholds.noise_sigma:
+        return None
+    return Step(
+        method_id="denoise",
+        strength=finding.options.strength("denoise"),
+        reason=f"noise of σ {sigma:.1f} grey levels",
+    )
+
+
+def _deblur(finding: _Finding) -> Step | None:
+    thresholds = finding.options.thresholds
+    blur = finding.sure(finding.estimate.blur_sigma_px)
+    if blur is None or blur < thresholds.blur_sigma_px:
+        return None
+    if _denoise(finding) is not None or _deblock(finding) is not None:
+        # Sharpening what denoising or deblocking has just smoothed brings back what they took away.
+        return None
+    return Step(
+        method_id="deblur",
+        strength=finding.options.strength("deblur"),
+        reason=f"blur of σ {blur:.1f} px",
+    )
+
+
+def _colour(finding: _Finding) -> Step | None:
+    if not finding.options.allow_colour:
+        return None
+    fading, cast = finding.sure(finding.estimate.fading), finding.sure(finding.estimate.colour_cast)
+    thresholds = finding.options.thresholds
+    if (fading or 0.0) < thresholds.fading:
+        return None
+    tint = f" with a cast of {cast:.0f} CIELAB units" if cast is not None and cast >= thresholds.colour_cast else ""
+    return Step(
+        method_id="tonal-range",
+        strength=finding.options.strength("tonal-range"),
+        reason=f"faded: {fading or 0.0:.0%} of the tonal range is lost{tint}",
+    )
+
+
+# In the order of application: damage is filled while its surroundings are still as scanned, tone comes last.
+CONDITIONS: tuple[Condition, ...] = (_fill, _deblock, _denoise, _deblur, _colour)
+
+
+def plan_for(estimate: DegradationEstimate, scratches: ScratchReport, *, options: RoutingOptions | None = None) -> Plan:
+    """Return what should be done to a picture with this estimate and these scratches; no steps = leave untouched."""
+    finding = _Finding(estimate, scratches, options or RoutingOptions())
+    steps = tuple(
+        step for step in (condition(finding) for condition in CONDITIONS) if step is not None and step.strength > 0.0
+    )
+    doubt = _doubt(finding)
+    if steps:
+        reason = "; ".join(step.reason for step in steps)
+    else:
+        reason = "no degradation found that is strong and certain enough to treat"
+    return Plan(
+        steps=steps,
+        reason=f"{reason[:1].upper()}{reason[1:]}." + (f" Review: {doubt}." if doubt else ""),
+        policy=POLICY,
+        needs_review=bool(doubt),
+    )
+
+
+def _doubt(finding: _Finding) -> str | None:
+    thresholds = finding.options.thresholds
+    if finding.scratches.coverage > thresholds.review_coverage:
+        return f"{finding.scratches.coverage:.0%} of the picture looks damaged, more than can be filled faithfully"
+    sigma = finding.sure(finding.estimate.noise_sigma)
+    if sigma is not None and sigma > thresholds.review_noise_sigma:
+        return f"noise of σ {sigma:.0f} is beyond what the denoiser was trained for"
+    return None

@@ -1,0 +1,285 @@
+"""Running any method on any pictures: tiles, batches across pictures, precision, device, memory back-off, masks.
+
+Written once for all methods. Pictures come and go as integer arrays (H, W) or (H, W, 3), uint8 or uint16; a result has
+the shape and dtype of its picture, and outside the mask of a hole filler its exact values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from models.device import keep_freed_memory, resolve_device, resolve_precision
+from models.method import Context, Method, check_image, check_mask, to_planes
+from models.registry import get_method
+from models.tiling import StripBlender, Tile, TileGrid, cut, tile_grid
+from models.types import DegradationEstimate
+from models.weights import load_weights, weights_sha256
+
+SMALLEST_TILE = 128
+CPU_BATCH_PIXELS = 512 * 512
+GPU_BATCH_PIXELS = 32 * 512 * 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """Where and how to run. `tile` and `batch_pixels` bound the memory; `precision` auto = bf16 where it is fast."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int = 512
+    batch_pixels: int | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    """One picture on its way through a method."""
+
+    image: npt.NDArray[Any]
+    mask: npt.NDArray[np.bool_] | None
+    strength: float
+    context: Context
+    grid: TileGrid
+    blender: StripBlender
+
+
+class Runner:
+    """Applies registered methods on one device, keeping the networks it has built."""
+
+    def __init__(self, settings: RunSettings | None = None) -> None:
+        self.settings = settings or RunSettings()
+        self.device = resolve_device(self.settings.device)
+        self.dtype = resolve_precision(self.settings.precision, device=self.device)
+        default = CPU_BATCH_PIXELS if self.device == "cpu" else GPU_BATCH_PIXELS
+        self.batch_pixels = self.settings.batch_pixels or default
+        self._networks: dict[str, nn.Module] = {}
+        if self.device == "cpu":
+            keep_freed_memory()
+
+    @property
+    def precision(self) -> str:
+        """Name of the arithmetic used inside networks, such as "bfloat16"."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @staticmethod
+    def weights_sha256(method_id: str) -> str | None:
+        """sha256 of the method's weights; None when it has none."""
+        name = get_method(method_id).card.weights
+        return None if name is None else weights_sha256(name)
+
+    def network(self, method: Method) -> nn.Module:
+        """Return the method's network, built, loaded strictly and on the device."""
+        card = method.card
+        if card.id not in self._networks:
+            network = method.build()
+            if card.weights is not None:
+                network.load_state_dict(load_weights(card.weights), strict=True)
+            network.requires_grad_(False)
+            self._networks[card.id] = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self._networks[card.id]
+
+    def apply(
+        self,
+        method_id: str,
+        images: Sequence[npt.NDArray[Any]],
+        *,
+        masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
+        estimates: Sequence[DegradationEstimate | None] | None = None,
+        strengths: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> list[npt.NDArray[Any]]:
+        """Restore every picture with one method; a strength of 0 returns the picture's own values.
+
+        Raises ImageContractError for a picture or mask that breaks the contract, UnknownMethodError for the method,
+        WeightsError when its weights are missing or altered.
+        """
+        method = get_method(method_id)
+        count = len(images)
+        masks = masks if masks is not None else [None] * count
+        estimates = estimates if estimates is not None else [None] * count
+        strengths = strengths if strengths is not None else [1.0] * count
+        _check(method, images=images, masks=masks, strengths=strengths)
+        tile = self.settings.tile
+        while True:
+            jobs = [
+                _job(method, image, mask=mask, estimate=estimate, strength=strength, tile=tile)
+                for image, mask, estimate, strength in zip(images, masks, estimates, strengths, strict=True)
+            ]
+            try:
+                self._run(method, [job for job in jobs if job.strength > 0.0], seed=seed)
+            except torch.OutOfMemoryError:
+                if tile <= SMALLEST_TILE:
+                    raise
+                tile //= 2
+                self._free()
+                continue
+            return [job.blender.result if job.strength > 0.0 else np.array(job.image) for job in jobs]
+
+    def restore_planes(
+        self,
+        method_id: str,
+        planes: Tensor,
+        *,
+        mask: Tensor | None = None,
+        estimate: DegradationEstimate | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """Restore one whole float picture (3, H, W) without tiles, clipping or rounding, as published protocols do.
+
+        `mask` is (1, H, W) in {0, 1}, 1 = missing; outside of it the result equals the input.
+        """
+        method = get_method(method_id)
+        multiple, (height, width) = method.card.size_multiple, planes.shape[1:]
+        padding = (0, -width % multiple, 0, -height % multiple)
+        image = pad(planes[None], padding, mode="reflect")
+        holes = None if mask is None else pad(mask[None], padding, mode="reflect")
+        context = Context(estimate=estimate)
+        restored = self._forward(method, self.network(method), image, mask=holes, contexts=[context], seed=seed)[
+            0, :, :height, :width
+        ]
+        return restored if mask is None else torch.where(mask > 0, restored, planes)
+
+    def _run(self, method: Method, jobs: Sequence[_Job], *, seed: int) -> None:
+        network = self.network(method)
+        for batch in self._batches(jobs):
+            planes = torch.stack([to_planes(cut(job.image, tile, grid=job.grid)) for job, tile in batch])
+            holes = _stack_masks(batch) if method.card.needs_mask else None
+            restored = self._forward(
+                method, network, planes, mask=holes, contexts=[job.context for job, _ in batch], seed=seed
+            )
+            for (job, tile), before, after in zip(batch, planes, restored, strict=True):
+                blended = before + job.strength * (after - before) if job.strength < 1.0 else after
+                if job.image.ndim == 2:
+                    blended = blended.mean(0, keepdim=True)
+                job.blender.add(tile, blended.permute(1, 2, 0).numpy())
+
+    def _batches(self, jobs: Sequence[_Job]) -> Iterator[list[tuple[_Job, Tile]]]:
+        """Group tiles of one shape, whichever picture they come from; a picture's own tiles stay in order."""
+        pending: dict[tuple[int, int], list[tuple[_Job, Tile]]] = {}
+        for job in jobs:
+            shape = (job.grid.tile_height, job.grid.tile_width)
+            largest = max(1, self.batch_pixels // (shape[0] * shape[1]))
+            waiting = pending.setdefault(shape, [])
+            for tile in job.grid.tiles():
+                if job.mask is not None and not job.mask[_window(tile)].any():
+                    job.blender.add(tile, _as_columns(job, tile))
+                    continue
+                waiting.append((job, tile))
+                if len(waiting) >= largest:
+                    yield list(waiting)
+                    waiting.clear()
+            if job.mask is not None and waiting:
+                # A tile without holes is written at once, so earlier tiles of this picture must not wait.
+                yield list(waiting)
+                waiting.clear()
+        for waiting in pending.values():
+            if waiting:
+                yield list(waiting)
+
+    def _forward(
+        self,
+        method: Method,
+        network: nn.Module,
+        planes: Tensor,
+        *,
+        mask: Tensor | None,
+        contexts: Sequence[Context],
+        seed: int,
+    ) -> Tensor:
+        try:
+            image = planes.to(self.device, memory_format=torch.channels_last)
+            holes = None if mask is None else mask.to(self.device)
+            reduced = method.card.half_precision and self.dtype is not torch.float32
+            kind = torch.device(self.device).type
+            with torch.inference_mode(), torch.autocast(kind, dtype=self.dtype, enabled=reduced):
+                return method(network, image, mask=holes, contexts=contexts, seed=seed).float().cpu()
+        except torch.OutOfMemoryError:
+            if len(planes) == 1:
+                raise
+        self._free()
+        half = len(planes) // 2
+        parts = [
+            self._forward(
+                method,
+                network,
+                planes[part],
+                mask=None if mask is None else mask[part],
+                contexts=contexts[part],
+                seed=seed,
+            )
+            for part in (slice(0, half), slice(half, None))
+        ]
+        return torch.cat(parts)
+
+    def _free(self) -> None:
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _check(
+    method: Method,
+    *,
+    images: Sequence[npt.NDArray[Any]],
+    masks: Sequence[npt.NDArray[np.bool_] | None],
+    strengths: Sequence[float],
+) -> None:
+    for image, mask, strength in zip(images, masks, strengths, strict=True):
+        check_image(image)
+        if mask is not None:
+            check_mask(mask, image=image)
+        elif method.card.needs_mask:
+            raise ValueError(
+                f"{method.card.id}: got no mask, expected one (H, W) bool array per picture, True = missing"
+            )
+        if not 0.0 <= strength <= 1.0:
+            raise ValueError(f"strength: got {strength}, expected a number from 0 (no change) to 1")
+
+
+def _job(
+    method: Method,
+    image: npt.NDArray[Any],
+    *,
+    mask: npt.NDArray[np.bool_] | None,
+    estimate: DegradationEstimate | None,
+    strength: float,
+    tile: int,
+) -> _Job:
+    card = method.card
+    used = mask if card.needs_mask else None
+    grid = tile_grid(
+        image.shape[0], image.shape[1], tile=tile, overlap=2 * card.context_px, multiple=card.size_multiple
+    )
+    return _Job(
+        image=image,
+        mask=used,
+        strength=strength,
+        context=Context(estimate=estimate, statistics=method.statistics(image)),
+        grid=grid,
+        blender=StripBlender(image, grid=grid, mask=used),
+    )
+
+
+def _window(tile: Tile) -> tuple[slice, slice]:
+    return slice(tile.top, tile.top + tile.rows), slice(tile.left, tile.left + tile.columns)
+
+
+def _stack_masks(batch: Sequence[tuple[_Job, Tile]]) -> Tensor:
+    holes = [
+        torch.from_numpy(cut(job.mask, tile, grid=job.grid).astype(np.float32))[None]
+        for job, tile in batch
+        if job.mask is not None
+    ]
+    return torch.stack(holes)
+
+
+def _as_columns(job: _Job, tile: Tile) -> npt.NDArray[np.float32]:
+    planes = to_planes(np.asarray(job.image[_window(tile)]))
+    kept = planes[:1] if job.image.ndim == 2 else planes
+    return kept.permute(1, 2, 0).numpy()

@@ -1,0 +1,130 @@
+"""What a recipe does to a clean batch: (clean patches, seeded generators) to (network input, target, loss weight)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.degradations.blur import BoxBlur, GaussianBlur
+from models.degradations.damage_layers import LAYERS
+from models.degradations.jpeg import JpegCompression
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training batch. `weight` (B, 1, H, W) or None limits the loss to some pixels."""
+
+    network_input: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+
+
+Corruption = Callable[[Tensor, np.random.Generator], Example]
+
+
+def torch_generator(rng: np.random.Generator) -> torch.Generator:
+    """Return a torch generator seeded from `rng`, so that one number reproduces a batch."""
+    return torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+
+@dataclass(frozen=True, slots=True)
+class BlindNoise:
+    """Additive white Gaussian noise, σ uniform in [0, sigma_max] (8-bit levels) per patch.
+
+    Grey patches, and `achromatic_share` of all, get the same noise in every channel, as a grey scan does. `clip_share`
+    of the patches are clipped and rounded to 8 bits, as files are; the published protocol does neither.
+    """
+
+    sigma_max: float = 55.0
+    achromatic_share: float = 0.05
+    clip_share: float = 0.25
+
+    def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
+        count = clean.shape[0]
+        sigma = torch.from_numpy(rng.uniform(0.0, self.sigma_max / 255.0, (count, 1, 1, 1)).astype(np.float32))
+        noise = torch.randn(clean.shape, generator=torch_generator(rng))
+        spread = (clean.amax(1) - clean.amin(1)).flatten(1).amax(1)
+        chosen = torch.from_numpy(rng.random(count) < self.achromatic_share)
+        achromatic = ((spread == 0) | chosen).view(count, 1, 1, 1)
+        noise = torch.where(achromatic, noise[:, :1].expand_as(noise), noise)
+        noisy = clean + sigma * noise
+        as_file = torch.from_numpy(rng.random((count, 1, 1, 1)) < self.clip_share)
+        return Example(torch.where(as_file, noisy.clamp(0, 1).mul(255).round().div(255), noisy), clean)
+
+
+@dataclass(frozen=True, slots=True)
+class BlindJpeg:
+    """JPEG of quality 5-95, both subsamplings, at times off the grid or twice; some patches are a little noisy first.
+
+    The noise is part of what must go, so that noisy scans that were then compressed are cleaned in one step.
+    """
+
+    quality: tuple[int, int] = (5, 95)
+    noise_share: float = 0.2
+    noise_sigma_max: float = 25.0
+
+    def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
+        count = clean.shape[0]
+        noisy = torch.from_numpy(rng.random((count, 1, 1, 1)) < self.noise_share)
+        noise = BlindNoise(sigma_max=self.noise_sigma_max, clip_share=1.0)(clean, rng).network_input
+        jpeg = JpegCompression.draw(
+            rng, batch=count, quality=self.quality, misaligned_probability=0.25, double_probability=0.2
+        )
+        return Example(jpeg.apply(torch.where(noisy, noise, clean)), clean)
+
+
+@dataclass(frozen=True, slots=True)
+class MildBlur:
+    """Gaussian, box or none, σ 0.3-2.5 px, then what a file adds: slight noise, 8 bits, at times a good JPEG."""
+
+    sigma_px: tuple[float, float] = (0.3, 2.5)
+    sharp_share: float = 0.1
+    noise_sigma_max: float = 3.0
+
+    def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
+        count = clean.shape[0]
+        blur = GaussianBlur.draw(rng, batch=count, sigma_px=self.sigma_px, aspect=(1.0, 1.0)).apply(clean)
+        box = BoxBlur.draw(rng, batch=count).apply(clean)
+        boxed = torch.from_numpy(rng.random((count, 1, 1, 1)) < 0.1)
+        sharp = torch.from_numpy(rng.random((count, 1, 1, 1)) < self.sharp_share)
+        soft = torch.where(sharp, clean, torch.where(boxed, box, blur))
+        scanned = BlindNoise(sigma_max=self.noise_sigma_max, clip_share=1.0)(soft, rng).network_input
+        jpeg = JpegCompression.draw(rng, batch=count, quality=(80, 98)).apply(scanned)
+        compressed = torch.from_numpy(rng.random((count, 1, 1, 1)) < 0.3)
+        return Example(torch.where(compressed, jpeg, scanned), clean)
+
+
+@dataclass(frozen=True, slots=True)
+class Holes:
+    """Blanked pixels and their mask as a fourth channel: random pixels for some patches, damage shapes for the others.
+
+    Shapes are those of `models.degradations.damage_layers`, grown by 1-3 px as the detector's masks are; the loss
+    counts the holes alone.
+    """
+
+    random_pixel_share: float = 0.45
+    layers: tuple[str, ...] = ("scratches", "film_lines", "cracks", "folds", "hairs", "dust", "holes")
+
+    def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
+        count, _, height, width = clean.shape
+        holes = [self._hole(height, width, rng=rng) for _ in range(count)]
+        mask = torch.from_numpy(np.stack(holes)[:, None].astype(np.float32))
+        return Example(torch.cat([clean * (1.0 - mask), mask], dim=1), clean, mask)
+
+    def _hole(self, height: int, width: int, *, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+        if rng.random() < self.random_pixel_share:
+            return rng.random((height, width)) < rng.uniform(0.1, 0.85)
+        hole = np.zeros((height, width), bool)
+        for _ in range(int(rng.integers(1, 4))):
+            name = self.layers[int(rng.integers(len(self.layers)))]
+            hole |= LAYERS[name](height, width, rng, float(rng.uniform(0.7, 1.6))) > 0.1
+        side = 2 * int(rng.integers(1, 4)) + 1
+        grown = cv2.dilate(hole.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+        share = grown.mean()
+        return grown > 0 if 0.0 < share < 0.7 else rng.random((height, width)) < 0.5

@@ -1,0 +1,64 @@
+"""`python -m models.training.export RECIPE --checkpoint DIR`: turn a training into a shipped weight with card."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+
+import torch
+
+from models.training.loop import CHECKPOINT
+from models.training.recipes import get_recipe
+from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
+
+DATA = [
+    "BSDS500 train and test splits (400 photographs; no licence stated by the repository, a research data set)",
+    "photos_1024 (443 photographs, mostly CC-BY, CC-BY-SA and CC0; authors and licences per picture in SOURCES.csv)",
+]
+LICENCE = "Apache-2.0; part of the training photographs carries no stated licence (BSDS500)"
+
+
+def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
+    """Write the weights of a checkpoint folder as fp16 safetensors; earlier metrics move to the card's notes."""
+    recipe = get_recipe(recipe_id)
+    state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
+    network = recipe.network()
+    network.load_state_dict(state["network"], strict=True)
+    previous = ""
+    if (folder / f"{recipe_id}.json").exists():
+        old = load_card(recipe_id)
+        previous = f"replaces {old.sha256[:16]} ({old.steps} steps), which measured {old.metrics}"
+    start = f" --start-from <{recipe.start_from}>" if recipe.start_from else ""
+    card = WeightCard(
+        id=recipe_id,
+        sha256="",
+        network=f"ResidualUNet(in_channels={recipe.in_channels}, widths={recipe.widths}, blocks={recipe.blocks})",
+        parameters=0,
+        data=DATA,
+        licence=LICENCE,
+        command=f"python -m models.training {recipe_id} --data <bsds500> <photos_1024> --out <folder>{start}",
+        steps=int(state["step"]),
+        seed=recipe.seed,
+        commit=_commit(),
+        notes=previous,
+    )
+    return save_weights(network.state_dict(), card=card, folder=folder)
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.training.export", description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    arguments = parser.parse_args()
+    card = export(arguments.recipe, checkpoint=arguments.checkpoint)
+    print(f"{card.id}: {card.parameters} parameters, {card.steps} steps, sha256 {card.sha256}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The one training loop for regression: seeded batches, bf16, warm-up / stable / decay, exact resume.
+
+Batch k is a function of (seed, k) alone, so a run that was killed and resumed sees what an uninterrupted one sees.
+The learning rate is constant until the decay starts; the checkpoint kept there (`stable.pt`) can be trained on with
+more steps later, without paying for the warm-up or a wasted decay (Hu et al., "MiniCPM", 2024, section 4).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.training.corruption import Example
+
+CHECKPOINT = "last.pt"
+STABLE_CHECKPOINT = "stable.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Optimizer steps and learning rates: linear warm-up, constant, then linear decay to 1 % over `decay_share`."""
+
+    steps: int
+    peak_lr: float = 1e-3
+    warmup_steps: int = 100
+    decay_share: float = 0.3
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+
+    @property
+    def decay_start(self) -> int:
+        return int(self.steps * (1.0 - self.decay_share))
+
+    def lr(self, step: int) -> float:
+        """Learning rate of the given step (counted from 0)."""
+        if step < self.warmup_steps:
+            return self.peak_lr * (step + 1) / self.warmup_steps
+        if step < self.decay_start:
+            return self.peak_lr
+        progress = (step - self.decay_start) / max(1, self.steps - self.decay_start)
+        return self.peak_lr * (1.0 - 0.99 * progress)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """Where and how to run: device, bf16 autocast, seconds between checkpoints, and when to stop for now."""
+
+    out: Path
+    device: str = "cpu"
+    bf16: bool = True
+    checkpoint_seconds: float = 120.0
+    log_every: int = 50
+    stop_after_seconds: float | None = None
+
+
+def charbonnier(output: Tensor, target: Tensor, *, weight: Tensor | None, epsilon: float = 1e-3) -> Tensor:
+    """Mean of sqrt(error² + ε²), over the pixels of `weight` where given (Lai et al., LapSRN, 2017)."""
+    loss = torch.sqrt((output - target).square() + epsilon**2)
+    if weight is None:
+        return loss.mean()
+    return (loss * weight).sum() / (weight.sum() * loss.shape[1]).clamp_min(1.0)
+
+
+def train(
+    network: nn.Module,
+    *,
+    batches: Callable[[np.random.Generator], Example],
+    schedule: Schedule,
+    settings: LoopSettings,
+    seed: int,
+) -> int:
+    """Train `network` in place up to `schedule.steps`, resuming from `settings.out`; return the steps done.
+
+    Returns early, checkpointed, when `stop_after_seconds` have passed.
+    """
+    settings.out.mkdir(parents=True, exist_ok=True)
+    network.to(settings.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.peak_lr, weight_decay=schedule.weight_decay)
+    step = _resume(network, optimizer, path=settings.out / CHECKPOINT)
+    started = saved = time.monotonic()
+    losses: list[float] = []
+    with (settings.out / "log.jsonl").open("a") as log:
+        while step < schedule.steps:
+            losses.append(
+                _step(network, optimizer, step=step, batches=batches, schedule=schedule, settings=settings, seed=seed)
+            )
+            step += 1
+            now = time.monotonic()
+            if step % settings.log_every == 0:
+                line = {"step": step, "loss": round(float(np.mean(losses)), 6), "seconds": round(now - started, 1)}
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                losses.clear()
+            if step == schedule.decay_start:
+                _save(network, optimizer, step=step, path=settings.out / STABLE_CHECKPOINT)
+            if now - saved > settings.checkpoint_seconds:
+                _save(network, optimizer, step=step, path=settings.out / CHECKPOINT)
+                saved = now
+            if settings.stop_after_seconds is not None and now - started > settings.stop_after_seconds:
+                break
+    _save(network, optimizer, step=step, path=settings.out / CHECKPOINT)
+    return step
+
+
+def _step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    batches: Callable[[np.random.Generator], Example],
+    schedule: Schedule,
+    settings: LoopSettings,
+    seed: int,
+) -> float:
+    example = batches(np.random.default_rng((seed, step)))
+    for group in optimizer.param_groups:
+        group["lr"] = schedule.lr(step)
+    network_input = example.network_input.to(settings.device, memory_format=torch.channels_last)
+    with torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16, enabled=settings.bf16):
+        output = network(network_input)
+    weight = None if example.weight is None else example.weight.to(settings.device)
+    loss = charbonnier(output.float(), example.target.to(settings.device), weight=weight)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip_norm)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _save(network: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, path: Path) -> None:
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, *, path: Path) -> int:
+    if not path.exists():
+        return 0
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

@@ -1,0 +1,96 @@
+"""Clean photographs for training, held in memory, and the seeded patches cut from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class PatchSettings:
+    """How patches are cut: side in pixels, patches in a batch, share cut at half scale (finer texture)."""
+
+    side: int = 64
+    batch: int = 16
+    half_scale_share: float = 0.3
+    grey_share: float = 0.0
+    tint_share: float = 0.0
+
+
+class Photographs:
+    """Every picture below `folders`, decoded once to RGB uint8.
+
+    `hold_back` pictures (every n-th of the sorted list) are left out, for validation; `held_back` lists them.
+    """
+
+    def __init__(self, folders: list[Path], *, hold_back: int = 0) -> None:
+        paths = sorted(
+            path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+        )
+        if not paths:
+            raise FileNotFoundError(
+                f"training photographs: found none below {[str(folder) for folder in folders]}; expected pictures with "
+                f"the suffixes {IMAGE_SUFFIXES}; pass the folder that holds them with --data"
+            )
+        stride = max(1, len(paths) // hold_back) if hold_back else 0
+        self.held_back = [path for index, path in enumerate(paths) if stride and index % stride == stride // 2]
+        kept = set(self.held_back)
+        self.pictures = [read_rgb(path) for path in paths if path not in kept]
+
+    def patches(self, settings: PatchSettings, *, rng: np.random.Generator) -> Tensor:
+        """Return a batch (B, 3, side, side) float32 in [0, 1], flipped and turned at random."""
+        batch = [self._patch(settings, rng=rng) for _ in range(settings.batch)]
+        stacked = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).contiguous()
+        return stacked.float().div_(255.0)
+
+    def _patch(self, settings: PatchSettings, *, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        factor = 2 if rng.random() < settings.half_scale_share else 1
+        side = settings.side * factor
+        while True:
+            picture = self.pictures[int(rng.integers(len(self.pictures)))]
+            height, width = picture.shape[:2]
+            if min(height, width) >= side:
+                break
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        patch = picture[top : top + side, left : left + side]
+        if factor == 2:
+            patch = np.asarray(
+                cv2.resize(patch, (settings.side, settings.side), interpolation=cv2.INTER_AREA), np.uint8
+            )
+        patch = np.rot90(patch, int(rng.integers(4)))
+        patch = patch[:, ::-1] if rng.random() < 0.5 else patch
+        draw = rng.random()
+        if draw < settings.grey_share:
+            return grey_as_rgb(patch)
+        if draw < settings.grey_share + settings.tint_share:
+            return tinted(patch, rng=rng)
+        return np.ascontiguousarray(patch)
+
+
+def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an 8-bit picture as (H, W, 3) RGB; ValueError names a file that does not decode."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError(f"{path}: got a file that does not decode, expected a picture; remove or replace it")
+    return np.ascontiguousarray(bgr[:, :, ::-1]).astype(np.uint8, copy=False)
+
+
+def grey_as_rgb(patch: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the BT.601 luma of an RGB patch, three times over."""
+    grey = cv2.cvtColor(np.ascontiguousarray(patch), cv2.COLOR_RGB2GRAY)
+    return np.repeat(grey[:, :, None], 3, axis=2).astype(np.uint8, copy=False)
+
+
+def tinted(patch: npt.NDArray[np.uint8], *, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Return the patch as a toned print would show it: grey times a random warm or cold tone."""
+    tone = 1.0 + rng.uniform(-0.2, 0.2, 3)
+    toned = grey_as_rgb(patch).astype(np.float32) * (tone / tone.max()).astype(np.float32)
+    return np.asarray(np.rint(toned), np.uint8)

@@ -1,0 +1,75 @@
+"""Every weight that this loop makes, as one frozen recipe: network, corruption, patches, schedule, seed."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from models.blocks import ResidualUNet
+from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, MildBlur
+from models.training.loop import Schedule
+from models.training.photographs import PatchSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How one weight file is made. `start_from` names the recipe whose weights it starts from."""
+
+    id: str
+    corruption: Corruption
+    schedule: Schedule
+    patches: PatchSettings = field(default_factory=PatchSettings)
+    seed: int = 0
+    in_channels: int = 3
+    widths: tuple[int, ...] = (64, 96, 128)
+    blocks: int = 2
+    start_from: str | None = None
+
+    def network(self) -> nn.Module:
+        """Return the recipe's network, freshly initialized from torch's global generator."""
+        return ResidualUNet(in_channels=self.in_channels, widths=self.widths, blocks=self.blocks)
+
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        id="denoise",
+        corruption=BlindNoise(),
+        patches=PatchSettings(grey_share=0.3, tint_share=0.05),
+        schedule=Schedule(steps=5500),
+    ),
+    Recipe(
+        id="deblock",
+        corruption=BlindJpeg(),
+        patches=PatchSettings(grey_share=0.35, tint_share=0.05),
+        schedule=Schedule(steps=3500),
+        start_from="denoise",
+        seed=1,
+    ),
+    Recipe(
+        id="deblur",
+        corruption=MildBlur(),
+        patches=PatchSettings(grey_share=0.25, tint_share=0.05),
+        schedule=Schedule(steps=2000),
+        start_from="denoise",
+        seed=2,
+    ),
+    Recipe(
+        id="fill",
+        corruption=Holes(),
+        patches=PatchSettings(side=96, batch=8, grey_share=0.35, tint_share=0.05),
+        schedule=Schedule(steps=4000),
+        in_channels=4,
+        seed=3,
+    ),
+)
+
+
+def get_recipe(recipe_id: str) -> Recipe:
+    """Return the recipe called `recipe_id`; KeyError names the nearest one."""
+    by_id = {recipe.id: recipe for recipe in RECIPES}
+    if recipe_id not in by_id:
+        near = difflib.get_close_matches(recipe_id, by_id, n=1) or sorted(by_id)
+        raise KeyError(f"recipe: got {recipe_id!r}, expected one of {sorted(by_id)}; did you mean {near[0]!r}?")
+    return by_id[recipe_id]

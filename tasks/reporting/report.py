@@ -29,7 +29,7 @@ from tasks.reporting.view import (
 
 TEMPLATE_FOLDER = Path(__file__).parent / "template"
 GAIN_LABELS = {"psnr_db": ("PSNR gain", "dB"), "psnr_b_db": ("PSNR-B gain", "dB"), "ssim": ("SSIM gain", "")}
-_MEDIA_TYPES = {"before": "webp", "after": "webp", "mask": "png", "crop_before": "webp", "crop_after": "webp"}
+_MEDIA_TYPES = {"before": "jpeg", "after": "jpeg", "mask": "png", "crop_before": "jpeg", "crop_after": "jpeg"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

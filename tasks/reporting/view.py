@@ -116,6 +116,10 @@ class PictureView:
     def methods(self) -> str:
         return " ".join(dict.fromkeys(step.method_id for step in self.steps))
 
+    def says(self, sentence: str) -> bool:
+        """Whether the plan's reason already holds this sentence, so that it need not be read twice."""
+        return sentence.rstrip(".").casefold() in self.reason.casefold()
+
     @property
     def search_text(self) -> str:
         return " ".join((self.path, self.error_kind, self.error_text, self.methods, self.image_id[:16])).casefold()
@@ -203,12 +207,17 @@ def _step(row: Row) -> StepView:
     return StepView(
         method_id=text(row, "method_id") or "step",
         strength=number(row, "strength"),
-        reason=text(row, "reason"),
+        reason=_sentence(text(row, "reason")),
         seconds=number(row, "seconds"),
         changed_fraction=number(row, "changed_fraction"),
         accepted=True if accepted is None else bool(accepted),
         note=text(row, "note"),
     )
+
+
+def _sentence(phrase: str) -> str:
+    phrase = phrase.strip()
+    return phrase[:1].upper() + phrase[1:] + ("" if phrase.endswith((".", "!", "?")) or not phrase else ".")
 
 
 def _metrics(rows: list[Row]) -> tuple[MetricView, ...]:

@@ -255,7 +255,7 @@ def test_pictures_beyond_the_limit_lie_beside_the_report(tmp_path: Path) -> None
     previews = PreviewFolder(tmp_path / "previews")
     for index in range(3):
         previews.put(f"{index:064x}", make_preview(picture(index), picture(index + 9)))
-    stale = tmp_path / "report_files" / "000009-after.webp"
+    stale = tmp_path / "report_files" / "000009-after.jpeg"
     stale.parent.mkdir()
     stale.write_bytes(b"old")
     html = render(tmp_path, images=[image_row(index) for index in range(3)], settings=ReportSettings(embedded_limit=1))

@@ -79,6 +79,7 @@ def render_report(
     any other entry is listed as it is. Nothing in it is trusted: names and texts are escaped.
     """
     provider = PreviewFolder(previews) if isinstance(previews, Path) else previews
+    images, steps = list(images), list(steps)
     views = build_views(images=images, steps=steps, metrics=metrics)
     selection = choose_shown(views, limit=settings.pictures_limit)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +93,7 @@ def render_report(
         review=[pictures.card(view, provider) for view in selection.review],
         shown=[pictures.card(view, provider) for view in selection.shown],
         **_lists(selection, settings),
-        **_overview(views, summary),
+        **_overview(views, {**provenance(images, steps), **summary}),
     )
     _write_atomically(destination, html)
     return destination
@@ -270,6 +271,24 @@ def _selection_note(selection: Selection) -> str:
         "Shown with pictures: losses first, then the largest changes, then a random sample. "
         f"The other {len(selection.listed):,} are listed below."
     )
+
+
+def provenance(images: Iterable[Row], steps: Iterable[Row]) -> dict[str, Any]:
+    """Return what the rows themselves say about the run: code version, policy, device and weights by method."""
+    images, steps = list(images), list(steps)
+    found: dict[str, Any] = {}
+    sources = (
+        ("run_id", "run_id", images),
+        ("code_version", "code_version", images),
+        ("policy", "plan_policy", images),
+    )
+    for key, column, rows in (*sources, ("device", "device", steps), ("precision", "precision", steps)):
+        values = sorted({str(row[column]) for row in rows if row.get(column) is not None})
+        if values:
+            found[key] = ", ".join(values)
+    pairs = ((row.get("method_id"), row.get("weights_sha256")) for row in steps)
+    weights = {str(method): str(digest) for method, digest in pairs if digest is not None}
+    return {**found, "weights": weights} if weights else found
 
 
 def _identity(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -126,17 +126,27 @@ class PictureView:
 
 
 def build_views(*, images: Iterable[Row], steps: Iterable[Row], metrics: Iterable[Row]) -> tuple[PictureView, ...]:
-    """Join the three tables by `image_id` and return one view per row of `images`, in their order."""
-    steps_of: dict[str, list[Row]] = defaultdict(list)
-    for row in steps:
-        steps_of[text(row, "image_id")].append(row)
-    metrics_of: dict[str, list[Row]] = defaultdict(list)
-    for row in metrics:
-        metrics_of[text(row, "image_id")].append(row)
+    """Join the three tables by image and path, and return one view per row of `images`, in their order.
+
+    Files with equal bytes share an `image_id`; one that has no rows of its own shows those of its twin.
+    """
+    steps_of, metrics_of = _Joined(steps), _Joined(metrics)
     return tuple(
-        _view(number, row, steps_of[text(row, "image_id")], metrics_of[text(row, "image_id")])
-        for number, row in enumerate(images, start=1)
+        _view(index, row, steps_of.rows(row), metrics_of.rows(row)) for index, row in enumerate(images, start=1)
     )
+
+
+class _Joined:
+    """Rows of a table found by the image they belong to."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._of: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            self._of[text(row, "image_id")][text(row, "relative_path")].append(row)
+
+    def rows(self, image: Row) -> list[Row]:
+        by_path = self._of.get(text(image, "image_id"), {})
+        return by_path.get(text(image, "relative_path")) or next(iter(by_path.values()), [])
 
 
 def text(row: Row, *columns: str) -> str:
@@ -163,6 +173,7 @@ def _view(index: int, row: Row, steps: list[Row], metrics: list[Row]) -> Picture
     noise = by_name.get("noise_sigma")
     estimate_noise = _estimated(row, "noise_sigma")[0]
     executed = tuple(_step(step) for step in sorted(steps, key=lambda step: step.get("step_index") or 0))
+    executed = executed or _planned(row)
     return PictureView(
         number=index,
         image_id=text(row, "image_id"),
@@ -213,6 +224,13 @@ def _step(row: Row) -> StepView:
         accepted=True if accepted is None else bool(accepted),
         note=text(row, "note"),
     )
+
+
+def _planned(row: Row) -> tuple[StepView, ...]:
+    """Return the steps of the plan, for an image to which none was applied."""
+    planned = _nested(row, "plan_json")
+    steps = planned if isinstance(planned, list) else []
+    return tuple(_step({**step, "note": "Planned, not carried out."}) for step in steps if isinstance(step, Mapping))
 
 
 def _sentence(phrase: str) -> str:
@@ -290,6 +308,8 @@ def _facts(row: Row) -> tuple[str, ...]:
         facts.append(f"{dots:.0f} dpi")
     if size:
         facts.append(bytes_text(size))
+    if text(row, "duplicate_of"):
+        facts.append(f"same file as {text(row, 'duplicate_of')}")
     return tuple(facts)
 
 

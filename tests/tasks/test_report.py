@@ -18,7 +18,7 @@ from tasks.reporting.charts import count_in_bins, make_chart, nice_edges
 from tasks.reporting.previews import PreviewFolder, make_preview
 from tasks.reporting.report import ReportSettings, render_report
 from tasks.reporting.selection import choose_shown
-from tasks.reporting.view import build_views, bytes_text, duration_text
+from tasks.reporting.view import QUANTITIES, build_views, bytes_text, duration_text
 
 HOSTILE = "<script>alert('x')</script>\"><img src=https://example.org/x onerror=alert(1)>{{ 7 * 7 }}.png"
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "background"}
@@ -288,6 +288,52 @@ def test_duplicates_share_steps_and_previews(tmp_path: Path) -> None:
     views = build_views(images=rows, steps=[step_row(1)], metrics=[])
     assert [len(view.steps) for view in views] == [1, 1]
     assert Page(render(tmp_path, images=rows)).articles() == ["p1", "p2"]
+
+
+def test_twins_with_rows_of_their_own_do_not_double_them() -> None:
+    rows = [image_row(1), image_row(1, relative_path="album/copy.png", duplicate_of="album/picture_1.png")]
+    steps = [step_row(1, relative_path="album/picture_1.png"), step_row(1, relative_path="album/copy.png")]
+    views = build_views(images=rows, steps=steps, metrics=[])
+    assert [len(view.steps) for view in views] == [1, 1]
+    assert "same file as album/picture_1.png" in views[1].facts
+
+
+def test_a_plan_that_was_not_carried_out_is_shown_as_planned(tmp_path: Path) -> None:
+    plan = '[{"method_id": "deblur", "strength": 0.5, "parameters": [], "reason": "blur of σ 1.2 px"}]'
+    html = render(tmp_path, images=[image_row(1, status="review", plan_json=plan)])
+    assert "Planned, not carried out." in html
+    assert "Blur of σ 1.2 px." in html
+
+
+def test_a_reason_is_not_read_twice(tmp_path: Path) -> None:
+    row = image_row(1, plan_reason="Noise of σ 20 grey levels.")
+    html = render(tmp_path, images=[row], steps=[step_row(1, reason="noise of σ 20 grey levels")])
+    assert html.count("oise of σ 20 grey levels") == 1
+
+
+def test_the_rows_tell_the_run_where_the_summary_does_not(tmp_path: Path) -> None:
+    rows = [image_row(1, run_id="run-7", code_version="0.1.0", plan_policy="rules")]
+    steps = [step_row(1, device="cuda:0", precision="bf16", weights_sha256="ab" * 32)]
+    html = render(tmp_path, images=rows, steps=steps, summary={"code_version": "0.2.0"})
+    shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html))
+    assert shown == {
+        "Run": "run-7",
+        "Code version": "0.2.0",
+        "Device": "cuda:0",
+        "Precision": "bf16",
+        "Policy": "rules",
+        "Weights of denoise": "ab" * 32,
+    }
+
+
+def test_catalogue_columns_are_the_ones_the_report_reads() -> None:
+    schema = pytest.importorskip("storage.catalogue_schema")
+    images, steps, metrics = (set(schema.TABLES[name].names) for name in ("images", "steps", "metrics"))
+    estimated = {quantity[0] for quantity in QUANTITIES}
+    assert estimated | {f"{name}_confidence" for name in estimated} <= images
+    assert {"relative_path", "status", "plan_reason", "plan_json", "error_kind", "error_text", "seconds"} <= images
+    assert {"step_index", "method_id", "strength", "reason", "changed_fraction", "accepted", "note"} <= steps
+    assert {"stage", "metric", "value", "higher_is_better"} <= metrics
 
 
 def test_numbers_are_written_as_people_write_them() -> None:

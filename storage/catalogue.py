@@ -1,0 +1,210 @@
+"""The catalogue: three Parquet tables, one immutable file per shard, committed by an exclusive create.
+
+<root>/<table>/run_id=…/collection=…/<shard_id>-<content sha256, 16 digits>.parquet. The images file is created last
+and is the commit: steps and metrics files without it do not count. Files of an older content of a shard move to
+superseded/.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from storage.catalogue_schema import IMAGES, METRICS, PARTITIONS, SCHEMA_VERSION, STEPS, TABLES
+from storage.errors import CatalogueError
+from storage.locations import Location
+
+__all__ = ["IMAGES", "METRICS", "SCHEMA_VERSION", "STEPS", "commit_shard", "connect", "export_csv", "query"]
+__all__ += ["is_committed", "partition_value", "retire_shards"]
+
+Rows = Sequence[Mapping[str, Any]]
+_PARTITION_VALUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+_FILE = re.compile(r"run_id=([^/]+)/collection=([^/]+)/([^/]+)-([0-9a-f]{1,16})\.parquet$")
+
+
+def partition_value(text: str) -> str:
+    """Return `text` as a valid run id or collection: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128] or "unnamed"
+
+
+def commit_shard(
+    root: Location,
+    *,
+    run_id: str,
+    collection: str,
+    shard_id: str,
+    content_sha256: str,
+    images: Rows,
+    steps: Rows = (),
+    metrics: Rows = (),
+) -> bool:
+    """Commit the rows of one shard and return True; False when this content of the shard is committed already.
+
+    Rows are mappings by column name; shard_id and shard_content_sha256 are filled in, missing columns become null.
+    Raises CatalogueError for unknown columns, NaN, or a null where a value is required. Safe to repeat after a crash.
+    """
+    place = _place(run_id=run_id, collection=collection, shard_id=shard_id, content_sha256=content_sha256)
+    shard = {"shard_id": shard_id, "shard_content_sha256": content_sha256}
+    encoded = {
+        "metrics": _encode("metrics", metrics),
+        "steps": _encode("steps", steps),
+        "images": _encode("images", [{**row, **shard} for row in images]),
+    }
+    created, stem_now = False, f"{shard_id}-{content_sha256[:16]}"
+    if not root.join("images", place).exists():
+        for table, data in encoded.items():  # images last
+            target = root.join(table, place)
+            if table == "images":
+                created = target.create_exclusive(data)
+            else:
+                target.write_bytes_atomic(data)
+    _supersede(
+        root, run_id=run_id, collection=collection, retired=lambda shard, stem: shard == shard_id and stem != stem_now
+    )
+    return created
+
+
+def is_committed(root: Location, *, run_id: str, collection: str, shard_id: str, content_sha256: str) -> bool:
+    """Whether this content of the shard is committed; whether its outputs still exist is another question."""
+    place = _place(run_id=run_id, collection=collection, shard_id=shard_id, content_sha256=content_sha256)
+    return root.join("images", place).exists()
+
+
+def retire_shards(root: Location, *, run_id: str, collection: str, keep: Collection[str]) -> int:
+    """Move the files of shards that the source no longer has to superseded/; return how many shards.
+
+    `keep` holds every shard id of the source as it is now. Needed when files were added or removed between two runs
+    under one run id.
+    """
+    return _supersede(root, run_id=run_id, collection=collection, retired=lambda shard, _: shard not in keep)
+
+
+def connect(root: Location) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection with the views images, steps and metrics over the committed shards.
+
+    Raises CatalogueError when there is no catalogue. The caller closes the connection.
+    """
+    places = _committed(root)
+    if not places:
+        raise CatalogueError(
+            f"There is no catalogue at {root}; expected an images folder with Parquet files. Restore something first."
+        )
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    if not root.is_local:
+        connection.register_filesystem(root.filesystem)
+    for table in TABLES:
+        files = [root.join(table, place) for place in places]
+        names = ", ".join("'" + _duckdb_path(file).replace("'", "''") + "'" for file in files)
+        hive = "hive_partitioning = true, hive_types = {'run_id': VARCHAR, 'collection': VARCHAR}, union_by_name = true"
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{names}], {hive})")
+    return connection
+
+
+def query(root: Location, sql: str) -> pa.Table:
+    """Return the result of `sql` over the views images, steps and metrics; raises CatalogueError."""
+    with connect(root) as connection:
+        try:
+            relation = connection.sql(sql)
+            if relation is not None:
+                return relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise CatalogueError(_explain(sql, error)) from error
+    raise CatalogueError(f"The query returns no table: {sql}. Expected a SELECT over images, steps or metrics.")
+
+
+def export_csv(
+    root: Location, target: Location, *, sql: str = "SELECT * FROM images ORDER BY relative_path, page_index"
+) -> int:
+    """Write the result of `sql` as CSV with a header, UTF-8; lists become JSON-like text. Returns the rows written."""
+    result = query(root, sql)
+    for index, field in enumerate(result.schema):
+        if pa.types.is_nested(field.type):
+            texts = [None if value is None else str(value) for value in result.column(index).to_pylist()]
+            result = result.set_column(index, field.name, pa.array(texts, pa.string()))
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(result, buffer)
+    target.write_bytes_atomic(buffer.getvalue())
+    return int(result.num_rows)
+
+
+def _place(*, run_id: str, collection: str, shard_id: str, content_sha256: str) -> str:
+    for name, value in (("run_id", run_id), ("collection", collection), ("shard_id", shard_id)):
+        if not _PARTITION_VALUE.match(value):
+            raise CatalogueError(
+                f"{name} is {value!r}; expected letters, digits, dot, dash or underscore. "
+                f"Try {partition_value(value)!r}."
+            )
+    if not re.fullmatch(r"[0-9a-f]{16,}", content_sha256):
+        raise CatalogueError(f"content_sha256 is {content_sha256!r}; expected at least 16 hexadecimal digits.")
+    return f"run_id={run_id}/collection={collection}/{shard_id}-{content_sha256[:16]}.parquet"
+
+
+def _encode(table: str, rows: Rows) -> bytes:
+    schema = TABLES[table]
+    known = set(schema.names)
+    for number, row in enumerate(rows):
+        for name, value in row.items():
+            if name not in known and name not in PARTITIONS:
+                near = difflib.get_close_matches(name, sorted(known), 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise CatalogueError(
+                    f"{table} row {number}: unknown column {name!r}.{hint} Columns: {', '.join(schema.names)}."
+                )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise CatalogueError(f"{table} row {number}: {name} is {value}; use None for what was not measured.")
+        for field in schema:
+            if not field.nullable and row.get(field.name) is None:
+                raise CatalogueError(f"{table} row {number}: {field.name} is missing; every row needs it.")
+    try:
+        data = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+        raise CatalogueError(f"{table}: a value does not fit its column ({error}).") from error
+    sink = io.BytesIO()
+    pq.write_table(data, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _supersede(root: Location, *, run_id: str, collection: str, retired: Callable[[str, str], bool]) -> int:
+    """Move files whose (shard id, file stem) is `retired`, images first, so that no reader sees half a shard."""
+    shards: set[str] = set()
+    for table in ("images", "steps", "metrics"):
+        for path in root.list(f"{table}/run_id={run_id}/collection={collection}"):
+            match = _FILE.search(path)
+            if match and retired(match.group(3), f"{match.group(3)}-{match.group(4)}"):
+                with suppress(FileNotFoundError):  # another worker moved it first
+                    root.join("superseded", path).write_bytes_atomic(root.join(path).read_bytes())
+                    root.join(path).delete()
+                shards.add(match.group(3))
+    return len(shards)
+
+
+def _committed(root: Location) -> list[str]:
+    """Return the places of committed files; of two contents of one shard, left by a crash, only the newer."""
+    newest: dict[tuple[str, str, str], tuple[float, str]] = {}
+    for entry in root.entries("images"):
+        match = _FILE.search(entry.path)
+        if match:
+            key = (match.group(1), match.group(2), match.group(3))
+            newest[key] = max(newest.get(key, (-1.0, "")), (entry.modified, entry.path.removeprefix("images/")))
+    return sorted(path for _, path in newest.values())
+
+
+def _duckdb_path(file: Location) -> str:
+    return str(file.local_path) if file.is_local else file.uri
+
+
+def _explain(sql: str, error: Exception) -> str:
+    text = str(error).strip()
+    return (
+        f"The query failed: {text}\nQuery: {sql}\nTables: images, steps, metrics; `DESCRIBE images` lists the columns."
+    )

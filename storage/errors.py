@@ -1,0 +1,35 @@
+"""Errors of the storage layer: each says what happened, what was got, what was expected, and the next step."""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """Base of every error this package raises on purpose; none of them is worth a retry."""
+
+
+class IngestError(StorageError):
+    """A file or archive that cannot be ingested; `kind` is the short, stable name that goes into the catalogue.
+
+    Kinds: truncated, not_an_image, unsupported_format, unsupported_colour, unsupported_depth, unsupported_animation,
+    too_many_pixels, too_many_pages, decode_failed, unsafe_path, unsafe_name, link, not_a_file, duplicate_name,
+    too_large, too_many_members, compression_ratio, encrypted, corrupt_archive, missing, unreadable, changed.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+
+    def __reduce__(self) -> tuple[type[IngestError], tuple[str, str]]:
+        return (IngestError, (self.kind, self.text))
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+class OutputError(StorageError):
+    """A result cannot be written where or how it was asked for."""
+
+
+class CatalogueError(StorageError):
+    """The catalogue is missing, a row does not fit its schema, or a query is wrong."""

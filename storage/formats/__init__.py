@@ -1,0 +1,1 @@
+"""One module per image file format: header checks, decoding at full depth, and rewriting with all metadata kept."""

@@ -1,0 +1,159 @@
+"""Writes results outside the source: restored files with everything of the original kept, copies, and masks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.types import ImageRecord
+from storage.codecs import rewrite
+from storage.colour import conversion, merge, working_max
+from storage.errors import OutputError
+from storage.formats.page import DecodedPage, Samples
+from storage.formats.png import grey_png
+from storage.limits import IngestLimits
+from storage.locations import Location
+
+RestoredPage = tuple[ImageRecord, npt.NDArray[Any] | None]
+_BLOCK = 1 << 22
+
+
+def check_destination(source: str, destination: Location) -> None:
+    """Raise OutputError when results would land inside the source, or the source lies inside the destination."""
+    origin = Location(source)
+    if origin.scheme != destination.scheme:
+        return
+    if origin.is_local:
+        inner, outer = os.path.realpath(destination.local_path), os.path.realpath(origin.local_path)
+    else:
+        inner, outer = destination.uri, origin.uri
+    if _within(inner, outer):
+        raise OutputError(
+            f"The destination {destination} lies inside the source {origin}; originals are never written to. "
+            "Choose a folder or prefix outside it."
+        )
+    if _within(outer, inner) and origin.is_directory():
+        raise OutputError(
+            f"The source {origin} lies inside the destination {destination}, where results could overwrite it. "
+            "Choose a destination beside the source."
+        )
+
+
+def write_output(
+    pages: Sequence[RestoredPage],
+    *,
+    source: bytes | Path,
+    destination: Location,
+    limits: IngestLimits | None = None,
+) -> tuple[str, str]:
+    """Rewrite one source file with its restored pages below `destination`; return (uri, sha256 of the written file).
+
+    pages: all pages of the file, each with its restored working array (shape and type of its working copy), or None to
+    keep it. source: the file's bytes or path. Unchanged pixels keep the source's exact values (JPEG: up to one
+    high-quality compression). Written whole or not at all. Raises OutputError, or IngestError for a damaged source.
+    """
+    if not pages:
+        raise OutputError("write_output got no pages; expected every page of one file.")
+    first = pages[0][0]
+    target = _target(first, destination)
+    restored = {record.page_index: array for record, array in pages}
+    if len(restored) != first.page_count or any(record.source_sha256 != first.source_sha256 for record, _ in pages):
+        raise OutputError(
+            f"{first.relative_path} has {first.page_count} page(s); got {len(pages)}, not all of this file."
+        )
+
+    def replace(page: DecodedPage) -> Samples:
+        return _restored_page(page, restored[page.page_index], first.relative_path)
+
+    with target.writing() as temporary:
+        rewrite(source, temporary, replace=replace, limits=limits or IngestLimits())
+        sha256 = _file_sha256(temporary)
+    return target.uri, sha256
+
+
+def copy_untouched(record: ImageRecord, *, source: bytes | Path, destination: Location) -> tuple[str, str]:
+    """Copy a source file that needs nothing, byte for byte, below `destination`; return (uri, sha256).
+
+    Raises OutputError when the bytes are no longer those that were ingested.
+    """
+    target = _target(record, destination)
+    with target.writing() as temporary:
+        digest = hashlib.sha256()
+        with temporary.open("wb") as out:
+            for block in _blocks(source):
+                digest.update(block)
+                out.write(block)
+        if digest.hexdigest() != record.source_sha256:
+            raise OutputError(f"{record.relative_path} changed while it was processed; run again for the new version.")
+    return target.uri, record.source_sha256
+
+
+def write_mask(mask: npt.NDArray[Any], *, record: ImageRecord, destination: Location) -> tuple[str, str]:
+    """Write a damage mask (H, W), bool or {0, 1} or {0, 255}, as masks/<relative path>.png (255 = damaged).
+
+    Pages of a multi-page file add their number. Returns (uri, sha256).
+    """
+    if mask.shape != (record.height, record.width):
+        raise OutputError(f"The mask has shape {mask.shape}; expected {(record.height, record.width)} as the picture.")
+    suffix = f".page{record.page_index}.png" if record.page_count > 1 else ".png"
+    target = destination.join("masks", record.relative_path + suffix)
+    data = grey_png(np.where(np.asarray(mask) > 0, np.uint8(255), np.uint8(0)))
+    target.write_bytes_atomic(data)
+    return target.uri, hashlib.sha256(data).hexdigest()
+
+
+def verify_output(uri: str, sha256: str) -> bool:
+    """Whether the object at `uri` exists and holds exactly the bytes recorded."""
+    location = Location(uri)
+    try:
+        digest = hashlib.sha256()
+        with location.open_read() as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        return digest.hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _restored_page(page: DecodedPage, restored: npt.NDArray[Any] | None, path: str) -> Samples:
+    if restored is None:
+        return page.array
+    kind = np.uint8 if working_max(page.sample_max) == 255 else np.uint16
+    if restored.shape != page.array.shape or restored.dtype != kind:
+        raise OutputError(
+            f"{path} page {page.page_index}: the restored array is {restored.dtype} {restored.shape}; expected "
+            f"{np.dtype(kind)} {page.array.shape}, as its working copy."
+        )
+    how = conversion(page.icc, grey=page.channels == 1)
+    return merge(page.array, restored, how=how, sample_max=page.sample_max)
+
+
+def _target(record: ImageRecord, destination: Location) -> Location:
+    root = record.source_uri.removesuffix(record.relative_path).removesuffix("!/").rstrip("/")
+    if root and root != record.source_uri:
+        check_destination(root, destination)
+    return destination.join(record.relative_path)
+
+
+def _within(inner: str, outer: str) -> bool:
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+def _blocks(source: bytes | Path) -> Any:
+    if isinstance(source, bytes):
+        yield source
+        return
+    with source.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,101 @@
+"""Cuts an archive into shards whose borders depend on the names of its files alone.
+
+Editing a file never moves a border; adding or removing one moves at most the borders next to it. A shard too large is
+split before the member whose path hashes lowest, again and again, as in a treap: the cuts of one part do not depend
+on what happens in another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from storage.archives import Source, SourceMember
+from storage.errors import IngestError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A run of neighbouring members, the unit of work.
+
+    shard_id: 16 hex digits from the path of the member the shard begins with; the same after any edit of contents.
+    content_sha256: over path and sha256 of every member; None until `hash_members` has read them.
+    member_sha256s: one per member once hashed, None for a member that cannot be read.
+    """
+
+    shard_id: str
+    members: tuple[SourceMember, ...]
+    content_sha256: str | None = None
+    member_sha256s: tuple[str | None, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return sum(member.size for member in self.members)
+
+
+def cut_shards(members: Iterable[SourceMember], *, target_bytes: int, target_count: int) -> list[Shard]:
+    """Return shards of about `target_count` members and `target_bytes` bytes each, at most twice either.
+
+    A single member larger than that is a shard of its own. Members are ordered by path first.
+    """
+    if target_bytes < 1 or target_count < 1:
+        raise ValueError(f"target_bytes and target_count must be at least 1, got {target_bytes} and {target_count}.")
+    ordered = sorted(members, key=lambda member: member.relative_path)
+    ranks = [_digest(member.relative_path) for member in ordered]
+    totals = [0]
+    for member in ordered:
+        totals.append(totals[-1] + member.size)
+    shards: list[Shard] = []
+    stack = [(0, len(ordered))] if ordered else []
+    while stack:
+        first, end = stack.pop()
+        too_large = end - first > 2 * target_count or totals[end] - totals[first] > 2 * target_bytes
+        if too_large and end - first > 1:
+            cut = min(range(first + 1, end), key=ranks.__getitem__)
+            stack += [(cut, end), (first, cut)]
+        else:
+            shards.append(_shard(ordered[first:end], anchor=ranks[first] if first else _digest("")))
+    return shards
+
+
+def hash_members(source: Source, shard: Shard) -> Shard:
+    """Return `shard` with the sha256 of every member, read as a stream, and of the whole.
+
+    A member known to be bad, or that turns out unreadable, counts by its error, so that mending it changes the hash.
+    """
+    total = hashlib.sha256()
+    hashes: list[str | None] = []
+    for member in shard.members:
+        value, mark = None, f"!{member.error_kind}"
+        if member.error_kind is None:
+            try:
+                value = mark = source.sha256(member)
+            except IngestError as error:
+                mark = f"!{error.kind}"
+        hashes.append(value)
+        total.update(f"{member.relative_path}\0{mark}\n".encode("utf-8", "surrogateescape"))
+    return replace(shard, content_sha256=total.hexdigest(), member_sha256s=tuple(hashes))
+
+
+def find_duplicates(shards: Sequence[Shard]) -> dict[str, str]:
+    """Return {relative path: path of the first member with the same bytes} over hashed shards, firsts left out."""
+    first: dict[str, str] = {}
+    duplicates: dict[str, str] = {}
+    pairs = (pair for shard in shards for pair in zip(shard.members, shard.member_sha256s, strict=True))
+    for member, sha256 in sorted(pairs, key=lambda pair: pair[0].relative_path):
+        if sha256 is None:
+            continue
+        if sha256 in first:
+            duplicates[member.relative_path] = first[sha256]
+        else:
+            first[sha256] = member.relative_path
+    return duplicates
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _shard(members: Sequence[SourceMember], *, anchor: str) -> Shard:
+    return Shard(shard_id=anchor[:16], members=tuple(members))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,3 +150,17 @@ def _page_values(image: Any) -> NDArray[np.float64]:
         image = image.icc_transform("srgb", embedded=True, depth=depth)
     values = np.asarray(image.numpy(), dtype=np.float64) / (2**depth - 1)
     return np.asarray(values.reshape(image.height, image.width, image.bands), np.float64)
+
+
+def score_metrics(score: SampleScore, *, image_ids: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return the score as rows of the catalogue's metrics table (metric psnr_db, stages before and after).
+
+    image_ids: the identities catalogued under each relative path, one per page; paths not in it are left out.
+    """
+    rows: list[dict[str, Any]] = []
+    for row in score.rows:
+        stages = (("before", row.damaged_psnr_db), ("after", row.restored_psnr_db))
+        for image_id in image_ids.get(row.path, ()):
+            known = {"image_id": image_id, "relative_path": row.path, "metric": "psnr_db", "higher_is_better": True}
+            rows += [{**known, "stage": stage, "value": value} for stage, value in stages if value is not None]
+    return rows

@@ -15,7 +15,7 @@ import pytest
 import pyvips
 
 from flows.sample import PICTURES, SampleArchive, build_sample_archive
-from flows.sample_score import psnr_db, read_pages, score_sample
+from flows.sample_score import psnr_db, read_pages, score_metrics, score_sample
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,18 @@ def test_a_touched_clean_picture_or_a_changed_size_fails(sample: SampleArchive, 
     assert not score.clean_untouched
     assert not score.passed
     assert {row.path for row in score.rows if "geometry" in row.note} == {"night_prints/cat.png"}
+
+
+def test_score_becomes_metric_rows_of_every_page(sample: SampleArchive, tmp_path: Path) -> None:
+    score = score_sample(reference=sample.reference, damaged=sample.originals, restored=tmp_path)
+    rows = score_metrics(score, image_ids={"masters/index_pages.tif": ["aa#0", "aa#1"]})
+    assert [(row["image_id"], row["stage"]) for row in rows] == [
+        ("aa#0", "before"),
+        ("aa#0", "after"),
+        ("aa#1", "before"),
+        ("aa#1", "after"),
+    ]
+    assert all(row["value"] == pytest.approx(22.2, abs=1) for row in rows)
 
 
 def test_importing_the_sample_does_not_load_torch() -> None:

@@ -1,0 +1,67 @@
+# One command each: `make restore`, `make test`, `make check`. `make help` lists them.
+PYTHON ?= python3.11
+VENV ?= .venv
+# Extra arguments for pip, such as --find-links FOLDER for machines without a network.
+PIP_ARGS ?=
+SOURCE ?=
+DEST ?= restored
+# Any options of `lacuna restore`, such as OPTIONS="--correct-colour --device cuda".
+OPTIONS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.lacuna-installed
+
+# Bytecode halves the start of the workflow engine's embedded server, so it is written whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help install restore sample test check lint format benchmark-overhead benchmark-memory clean distclean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+install: $(STAMP) ## the virtual environment with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(PIP_ARGS) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+restore: $(STAMP) ## restore SOURCE to DEST; without SOURCE: build the sample archive and restore that
+ifeq ($(strip $(SOURCE)),)
+	$(BIN)/lacuna sample sample
+	$(BIN)/lacuna restore sample/originals $(DEST) --correct-colour --reference sample/reference $(OPTIONS)
+else
+	$(BIN)/lacuna restore "$(SOURCE)" "$(DEST)" $(OPTIONS)
+endif
+
+sample: $(STAMP) ## build the sample archive only
+	$(BIN)/lacuna sample sample
+
+test: $(STAMP) ## the default tests: offline, a few minutes on two cores
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## style, types and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## everything a change must pass
+
+format: $(STAMP) ## put the code into the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark-overhead: $(STAMP) ## wall time of the flow over a bare loop of the same work
+	$(BIN)/python -m benchmarks.overhead
+
+benchmark-memory: $(STAMP) ## peak memory on a 100-megapixel TIFF
+	$(BIN)/python -m benchmarks.overhead --large
+
+clean: ## remove results of `make restore` and caches of the tools, not the virtual environment
+	rm -rf sample restored build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+distclean: clean ## also remove the virtual environment
+	rm -rf $(VENV) *.egg-info

@@ -56,7 +56,7 @@ class SamplePicture:
     bits: int = 8
     quality: int = 95
     orientation: int = 1
-    dots_per_inch: float | None = None
+    dots_per_inch: float = 300.0
     profile: str | None = None
     title: str | None = None
 
@@ -96,7 +96,6 @@ PICTURES: tuple[SamplePicture, ...] = (
         sources=("motorcycle_left",),
         damage=(("noise", 20.0),),
         bits=16,
-        dots_per_inch=300.0,
         profile="p3",
         title="Motorcycle, scan 0017",
     ),
@@ -114,7 +113,6 @@ PICTURES: tuple[SamplePicture, ...] = (
         sources=("page", "text"),
         damage=(("noise", 20.0),),
         grey=True,
-        dots_per_inch=300.0,
         title="Index, two pages",
     ),
     SamplePicture(path="newspaper/coins.jpg", sources=("coins",), damage=(("jpeg", 15.0),), grey=True),
@@ -306,8 +304,7 @@ def _with_metadata(image: Any, picture: SamplePicture) -> Any:
     image = image.copy()
     if picture.orientation != 1:
         image.set_type(pyvips.GValue.gint_type, "orientation", picture.orientation)
-    if picture.dots_per_inch is not None:
-        image = image.copy(xres=picture.dots_per_inch / 25.4, yres=picture.dots_per_inch / 25.4)
+    image = image.copy(xres=picture.dots_per_inch / 25.4, yres=picture.dots_per_inch / 25.4)
     if picture.title is not None:
         image.set_type(pyvips.GValue.blob_type, "xmp-data", XMP.format(title=picture.title).encode())
     return image
@@ -327,8 +324,8 @@ def _encode_multipage_tiff(pages: list[Pixels], picture: SamplePicture) -> bytes
                 values[:, :, 0] if values.shape[2] == 1 else values,
                 photometric="minisblack" if values.shape[2] == 1 else "rgb",
                 compression="deflate",
-                resolution=None if dots is None else (dots, dots),
-                resolutionunit=None if dots is None else "inch",
+                resolution=(dots, dots),
+                resolutionunit="inch",
                 metadata=None,
                 software="Lacuna sample",
             )

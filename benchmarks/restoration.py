@@ -133,7 +133,7 @@ def scratched(data: Path, limit: int | None) -> Iterator[Case]:
     for name, image in pictures(data / "test" / "CBSD68", limit):
         mask = np.zeros(image.shape[:2], bool)
         for layer in ("scratches", "cracks", "holes"):
-            mask |= LAYERS[layer](*image.shape[:2], rng, 1.0) > 0.1
+            mask |= LAYERS[layer](image.shape[:2], rng, scale=1.0) > 0.1
         grown = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         reference = image.astype(np.float32) / 255.0
         degraded = np.where(grown[:, :, None], 0.0, reference).astype(np.float32)

@@ -123,7 +123,7 @@ class Holes:
         hole = np.zeros((height, width), bool)
         for _ in range(int(rng.integers(1, 4))):
             name = self.layers[int(rng.integers(len(self.layers)))]
-            hole |= LAYERS[name](height, width, rng, float(rng.uniform(0.7, 1.6))) > 0.1
+            hole |= LAYERS[name]((height, width), rng, scale=float(rng.uniform(0.7, 1.6))) > 0.1
         side = 2 * int(rng.integers(1, 4)) + 1
         grown = cv2.dilate(hole.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
         share = grown.mean()

@@ -1,0 +1,121 @@
+"""The training loop: a run killed and resumed ends where an uninterrupted one ends; batches depend on (seed, step)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models.blocks import ResidualUNet
+from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, MildBlur
+from models.training.export import export
+from models.training.loop import CHECKPOINT, LoopSettings, Schedule, train
+from models.training.photographs import PatchSettings, Photographs
+from models.training.recipes import RECIPES, get_recipe
+from models.weights import WeightCard, WeightsError, load_card, load_weights, save_weights
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}.png"), rng.integers(0, 256, (80, 90, 3)).astype(np.uint8))
+    return Photographs([folder])
+
+
+def small() -> ResidualUNet:
+    torch.manual_seed(0)
+    return ResidualUNet(widths=(4, 8), blocks=1)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(photographs: Photographs, tmp_path: Path) -> None:
+    patches = PatchSettings(side=16, batch=2)
+
+    def batches(rng: np.random.Generator) -> Example:
+        return BlindNoise()(photographs.patches(patches, rng=rng), rng)
+
+    schedule = Schedule(steps=8, warmup_steps=2)
+    whole, interrupted = small(), small()
+    train(whole, batches=batches, schedule=schedule, settings=LoopSettings(tmp_path / "a", bf16=False), seed=5)
+    stopped = LoopSettings(tmp_path / "b", bf16=False, stop_after_seconds=0.0)
+    done = train(interrupted, batches=batches, schedule=schedule, settings=stopped, seed=5)
+    assert done == 1
+    resumed = ResidualUNet(widths=(4, 8), blocks=1)
+    goes_on = LoopSettings(tmp_path / "b", bf16=False)
+    assert train(resumed, batches=batches, schedule=schedule, settings=goes_on, seed=5) == 8
+    for first, second in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("corruption", [BlindNoise(), BlindJpeg(), MildBlur(), Holes()], ids=lambda c: type(c).__name__)
+def test_a_batch_is_a_function_of_seed_and_step(photographs: Photographs, corruption: Corruption) -> None:
+    def batch(step: int) -> Example:
+        rng = np.random.default_rng((7, step))
+        return corruption(photographs.patches(PatchSettings(side=32, batch=3, grey_share=0.5), rng=rng), rng)
+
+    assert torch.equal(batch(3).network_input, batch(3).network_input)
+    assert not torch.equal(batch(3).network_input, batch(4).network_input)
+
+
+def test_grey_patches_get_grey_noise() -> None:
+    clean = torch.full((4, 3, 8, 8), 0.5)
+    noisy = BlindNoise(clip_share=0.0)(clean, np.random.default_rng(0)).network_input
+    assert torch.equal(noisy[:, 0], noisy[:, 2])
+
+
+def test_holes_blank_exactly_what_the_mask_says() -> None:
+    clean = torch.rand(6, 3, 32, 32)
+    example = Holes()(clean, np.random.default_rng(1))
+    mask = example.network_input[:, 3:]
+    assert example.weight is not None
+    assert torch.equal(mask, example.weight)
+    assert torch.equal(example.network_input[:, :3], clean * (1 - mask))
+    assert set(mask.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_learning_rate_warms_up_stays_and_decays() -> None:
+    schedule = Schedule(steps=100, peak_lr=1.0, warmup_steps=10, decay_share=0.5)
+    assert schedule.lr(0) == pytest.approx(0.1)
+    assert schedule.lr(10) == schedule.lr(49) == 1.0
+    assert schedule.lr(75) == pytest.approx(0.505)
+    assert 0.0 < schedule.lr(99) < 0.05
+
+
+def test_no_photographs_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="--data"):
+        Photographs([tmp_path])
+
+
+def test_recipes_have_unique_names_and_unknown_ones_get_a_hint() -> None:
+    assert len({recipe.id for recipe in RECIPES}) == len(RECIPES)
+    with pytest.raises(KeyError, match="did you mean 'denoise'"):
+        get_recipe("denois")
+
+
+def test_export_writes_verified_weights_with_a_card(tmp_path: Path) -> None:
+    recipe = get_recipe("denoise")
+    state = {"network": recipe.network().state_dict(), "optimizer": {}, "step": 12}
+    torch.save(state, tmp_path / CHECKPOINT)
+    card = export("denoise", checkpoint=tmp_path, folder=tmp_path)
+    assert card.steps == 12
+    assert card.parameters > 1_000_000
+    assert (tmp_path / "denoise.safetensors").stat().st_size < 4 * 2**20
+
+
+def test_an_altered_weight_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blank = WeightCard(
+        id="w", sha256="", network="", parameters=0, data=[], licence="", command="", steps=0, seed=0, commit=""
+    )
+    save_weights({"a": torch.ones(3)}, card=blank, folder=tmp_path)
+    monkeypatch.setattr("models.weights.WEIGHTS_FOLDER", tmp_path)
+    assert torch.equal(load_weights("w")["a"], torch.ones(3))
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(WeightsError, match="its card says"):
+        load_weights("w")
+    with pytest.raises(WeightsError, match="expected one of"):
+        load_card("absent")

@@ -175,9 +175,10 @@ class DirectorySource(Source):
             )
             return refused(member, "link", f"{relative!r} links to a folder outside the source; it was not followed.")
         size = path.stat().st_size if link and inside and path.exists() else status.st_size
-        member = self._judge(relative, uri=f"{self.uri}/{relative}", size=size)
-        if member is None or member.error_kind:
-            return member
+        judged = self._judge(relative, uri=f"{self.uri}/{relative}", size=size)
+        if judged is None or judged.error_kind:
+            return judged
+        member = judged
         if not inside or (link and not path.exists()):
             return refused(member, "link", f"{relative!r} links outside the source or to nothing; it was not followed.")
         if not stat.S_ISREG(path.stat().st_mode):

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import imagecodecs
 import numpy as np
@@ -15,11 +18,13 @@ import numpy.typing as npt
 
 from storage.formats.page import Samples
 
+Result = TypeVar("Result")
 _RELATIVE = 1
 _NO_TABLES = 256
 # Half an 8-bit step: profiles this close to sRGB are sRGB written by someone else.
 _SAME = 128
-_STRIP_SAMPLES = 4_000_000
+_STRIP_PIXELS = 1_000_000
+_MOST_THREADS = 4
 # A change of this share of the range counts as new content, for which the source's out-of-gamut rest is dropped.
 _NEW_CONTENT = 0.1
 
@@ -86,8 +91,8 @@ def working_max(sample_max: int) -> int:
 
 
 def strips(height: int, width: int) -> list[slice]:
-    """Return row slices of about four million pixels, so that temporary arrays stay small."""
-    rows = max(1, _STRIP_SAMPLES // max(width, 1))
+    """Return row slices of about a million pixels, so that temporary arrays stay small."""
+    rows = max(1, _STRIP_PIXELS // max(width, 1))
     return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
@@ -100,27 +105,53 @@ def merge(source: Samples, restored: Any, *, how: Conversion, sample_max: int) -
     range, so that saturated colours of wide-gamut scans are not clipped by a slight denoising.
     """
     out = source if source.flags.writeable else source.copy()
-    for rows in strips(*source.shape[:2]):
+
+    def merge_rows(rows: slice) -> None:
         working = how.to_working(out[rows], sample_max)
         new = np.asarray(restored[rows])
-        changed = working != new if working.ndim == 2 else (working != new).any(axis=2)
-        if not changed.any():
-            continue
-        old_pixels, old, fresh = out[rows][changed], working[changed], new[changed]
-        out[rows][changed] = _carry(old_pixels, old, fresh, how, sample_max)
+        changed = _over_channels(np.logical_or, working != new, colour=working.ndim == 3)
+        if changed.any():
+            out[rows][changed] = _carry(out[rows][changed], working[changed], new[changed], how, sample_max)
+
+    for _ in map_strips(merge_rows, strips(*source.shape[:2])):
+        pass
     return out
+
+
+def map_strips(function: Callable[[slice], Result], slices: list[slice]) -> Iterator[Result]:
+    """Yield `function` of every slice in order, a few at a time in threads: the transforms run outside the GIL."""
+    workers = min(_MOST_THREADS, os.cpu_count() or 1)
+    if workers == 1 or len(slices) == 1:
+        yield from map(function, slices)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(slices), workers):
+            yield from pool.map(function, slices[first : first + workers])
 
 
 def _carry(source: Any, old: Any, new: Any, how: Conversion, sample_max: int) -> Samples:
     """Convert changed pixels (N,) or (N, 3) from `old` to `new` working values."""
-    step = np.abs(new.astype(np.float32) - old.astype(np.float32))
-    step = step if step.ndim == 1 else step.max(axis=1, keepdims=True)
-    weight = np.clip(1.0 - step / (_NEW_CONTENT * working_max(sample_max)), 0.0, 1.0)
-    back_old = how.to_source(old[None], sample_max)[0].astype(np.float32)
-    back_new = how.to_source(new[None], sample_max)[0].astype(np.float32)
-    value = back_new + weight * (source.astype(np.float32) - back_old)
-    result: Samples = np.clip(np.rint(value), 0, sample_max).astype(source.dtype)
-    return result
+    white = working_max(sample_max)
+    value: Samples = how.to_source(new[None], sample_max)[0]
+    if how.profile is None:
+        return value
+    step = _over_channels(np.maximum, np.abs(new.astype(np.int32) - old), colour=old.ndim == 2)
+    # Inside the gamut a 16-bit value survives the round trip but for rounding, so only its surface is worth a look.
+    surface = (
+        _over_channels(np.logical_or, (old == 0) | (old == white), colour=old.ndim == 2) if white > 255 else np.True_
+    )
+    kept = (step < _NEW_CONTENT * white) & surface
+    if kept.any():
+        weight = (1.0 - step[kept] / (_NEW_CONTENT * white)).reshape(-1, *[1] * (value.ndim - 1))
+        rest = source[kept].astype(np.float64) - how.to_source(old[kept][None], sample_max)[0]
+        value[kept] = np.clip(np.rint(value[kept] + weight * rest), 0, sample_max)
+    converted: Samples = value.astype(source.dtype, copy=False)
+    return converted
+
+
+def _over_channels(join: Callable[[Any, Any], Any], array: Any, *, colour: bool) -> Any:
+    """Join the last axis of (…, 3), which numpy's own reductions over so short an axis do slowly; grey stays."""
+    return join(join(array[..., 0], array[..., 1]), array[..., 2]) if colour else array
 
 
 def profile_name(icc: bytes | None) -> str | None:

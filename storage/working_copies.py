@@ -17,7 +17,7 @@ import numpy.typing as npt
 from models.types import ImageRecord
 from storage.archives import Source
 from storage.codecs import iter_pages
-from storage.colour import conversion, strips, working_max
+from storage.colour import conversion, map_strips, strips, working_max
 from storage.errors import IngestError, StorageError
 from storage.formats.page import DecodedPage
 from storage.limits import IngestLimits
@@ -76,9 +76,10 @@ class WorkingCopies:
         header = {"descr": kind.str, "fortran_order": False, "shape": page.array.shape}
         with _replacing(self.path(key)) as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for rows in strips(page.height, page.width):
-                # plain writes: dirty pages of a memory map would count as this process's memory
-                file.write(np.ascontiguousarray(how.to_working(page.array[rows], page.sample_max)).data)
+            slices = strips(page.height, page.width)
+            # plain writes: dirty pages of a memory map would count as this process's memory
+            for part in map_strips(lambda rows: how.to_working(page.array[rows], page.sample_max), slices):
+                file.write(np.ascontiguousarray(part).data)
         return key
 
     def ensure(self, record: ImageRecord, source: Source, *, limits: IngestLimits | None = None) -> npt.NDArray[Any]:

@@ -137,10 +137,9 @@ def _carry(source: Any, old: Any, new: Any, how: Conversion, sample_max: int) ->
         return value
     step = _over_channels(np.maximum, np.abs(new.astype(np.int32) - old), colour=old.ndim == 2)
     # Inside the gamut a 16-bit value survives the round trip but for rounding, so only its surface is worth a look.
-    surface = (
-        _over_channels(np.logical_or, (old == 0) | (old == white), colour=old.ndim == 2) if white > 255 else np.True_
-    )
-    kept = (step < _NEW_CONTENT * white) & surface
+    kept = step < _NEW_CONTENT * white
+    if white > 255:
+        kept &= _over_channels(np.logical_or, (old == 0) | (old == white), colour=old.ndim == 2)
     if kept.any():
         weight = (1.0 - step[kept] / (_NEW_CONTENT * white)).reshape(-1, *[1] * (value.ndim - 1))
         rest = source[kept].astype(np.float64) - how.to_source(old[kept][None], sample_max)[0]

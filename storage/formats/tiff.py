@@ -45,21 +45,31 @@ def open_tiff(data: bytes | Path) -> Iterator[Any]:
 
 
 def main_pages(file: Any, limits: IngestLimits) -> list[Any]:
-    """Return the pages that are pictures: not the thumbnails, pyramid levels or masks beside them."""
-    try:
+    """Return the pages that are pictures, checked: not the thumbnails, pyramid levels or masks beside them."""
+    with decoding("The TIFF directories are damaged"):
+        count = len(file.pages)
+        if count > limits.max_pages:
+            text = f"The TIFF has {count} pages; at most {limits.max_pages} are allowed (max_pages)."
+            raise IngestError("too_many_pages", text)
         pages = [page.aspage() for page in file.pages]
-    except DECODE_ERRORS as error:
-        raise IngestError(
-            "decode_failed", f"The TIFF directories are damaged ({error}). Fetch a whole copy."
-        ) from error
-    found = [page for index, page in enumerate(pages) if not is_auxiliary(page, index)]
-    if len(pages) > limits.max_pages:
-        raise IngestError(
-            "too_many_pages", f"The TIFF has {len(pages)} pages; at most {limits.max_pages} are allowed (max_pages)."
-        )
+        found = [page for index, page in enumerate(pages) if not is_auxiliary(page, index)]
+        for page in found:
+            check_page(page, limits)
+        for page in pages:
+            check_pixels(int(page.imagewidth), int(page.imagelength), limits)
+            check_data(page)
     if not found:
         raise IngestError("truncated", "The TIFF holds no page; its directory is missing. Fetch a whole copy.")
     return found
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Turn what tifffile and its codecs raise on damaged files into IngestError of kind decode_failed."""
+    try:
+        yield
+    except DECODE_ERRORS as error:
+        raise IngestError("decode_failed", f"{what} ({error}). Fetch a whole copy.") from error
 
 
 def is_auxiliary(page: Any, index: int) -> bool:
@@ -71,14 +81,15 @@ def iter_pages(data: bytes | Path, limits: IngestLimits) -> Iterator[DecodedPage
     """Yield the pages one after another, so that only one is in memory; raises IngestError."""
     with open_tiff(data) as file:
         pages = main_pages(file, limits)
-        for page in pages:
-            check_page(page, limits)
         for index, page in enumerate(pages):
-            yield decode_page(file, page, index=index, count=len(pages))
+            with decoding(f"Page {index} cannot be decoded"):
+                decoded = decode_page(file, page, index=index, count=len(pages))
+            yield decoded
+            del decoded
 
 
 def check_page(page: Any, limits: IngestLimits) -> None:
-    """Raise IngestError unless the page's header is one this module restores, and its data lie within the file."""
+    """Raise IngestError unless the page's header is one this module restores."""
     check_pixels(int(page.imagewidth), int(page.imagelength), limits)
     photometric = -1 if page.photometric is None else int(page.photometric)
     bits, samples = page.bitspersample, int(page.samplesperpixel)
@@ -96,7 +107,6 @@ def check_page(page: Any, limits: IngestLimits) -> None:
         )
     if len(page.axes.replace("S", "")) != 2:
         raise _unsupported_colour(page, f"axes {page.axes}")
-    _check_data(page)
 
 
 def decode_page(file: Any, page: Any, *, index: int, count: int) -> DecodedPage:
@@ -132,12 +142,8 @@ def decode_page(file: Any, page: Any, *, index: int, count: int) -> DecodedPage:
 
 def pixels(page: Any) -> Any:
     """Return the stored samples (H, W) or (H, W, C), uint8 or uint16; raises IngestError."""
-    try:
+    with decoding(f"Page {page.index} cannot be decoded"):
         array = page.asarray(maxworkers=1)
-    except DECODE_ERRORS as error:
-        raise IngestError(
-            "decode_failed", f"Page {page.index} cannot be decoded ({error}). Fetch a whole copy."
-        ) from error
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
     if page.axes.startswith("S"):
@@ -175,7 +181,7 @@ def _expand_palette(page: Any, indices: Any) -> tuple[Any, int]:
     return colours[indices], 8 * colours.dtype.itemsize
 
 
-def _check_data(page: Any) -> None:
+def check_data(page: Any) -> None:
     """Raise IngestError of kind truncated when strips or tiles are missing or lie beyond the end of the file."""
     size = page.parent.filehandle.size
     offsets, counts = page.dataoffsets, page.databytecounts
@@ -214,17 +220,21 @@ def _unsupported_colour(page: Any, got: str) -> IngestError:
 
 
 def _damaged_header(data: bytes | Path, size: int, error: Exception) -> IngestError:
-    if isinstance(data, bytes):
-        head = data[:16]
-    else:
-        with data.open("rb") as file:
-            head = file.read(16)
-    order = "<" if head[:2] == b"II" else ">"
-    wide = head[2:4] in (b"\x2b\0", b"\0\x2b")
-    whole = len(head) >= (16 if wide else 8)
-    offset = struct.unpack_from(order + ("Q" if wide else "I"), head, 8 if wide else 4)[0] if whole else size
-    if offset + 2 > size:
-        return IngestError(
-            "truncated", f"The TIFF has {size:,} bytes, its first directory lies at {offset:,}. Fetch a whole copy."
-        )
+    """Tell a file cut off before or inside its first directory from one whose header is wrong."""
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
+    with stream:
+        head = stream.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        wide = head[2:4] in (b"\x2b\0", b"\0\x2b")
+        link, count, entry = ("Q", "Q", 20) if wide else ("I", "H", 12)
+        whole = len(head) >= (16 if wide else 8)
+        offset = struct.unpack_from(order + link, head, 8 if wide else 4)[0] if whole else size
+        stream.seek(min(offset, size))
+        counted = stream.read(struct.calcsize(count))
+    end = offset + struct.calcsize(count)
+    if len(counted) == struct.calcsize(count):
+        end += entry * min(struct.unpack(order + count, counted)[0], 4096)
+    if end > size:
+        text = f"The TIFF has {size:,} bytes, its first directory ends at {end:,}. Fetch a whole copy."
+        return IngestError("truncated", text)
     return IngestError("decode_failed", f"The TIFF header is damaged ({error}). Fetch a whole copy.")

@@ -12,10 +12,8 @@ import tifffile
 
 from storage.formats.page import DecodedPage, Samples, to_vips
 from storage.formats.tiff import (
-    DECODE_ERRORS,
     MINISWHITE,
     PALETTE,
-    check_page,
     decode_page,
     is_auxiliary,
     main_pages,
@@ -69,7 +67,6 @@ def rewrite(
                 if is_auxiliary(page, place):
                     _write_reduced(writer, file, page, shown)
                     continue
-                check_page(page, limits)
                 decoded = decode_page(file, page, index=index, count=len(wanted))
                 index, shown = index + 1, replace(decoded)
                 _write_page(writer, file, page, decoded, shown)
@@ -99,10 +96,7 @@ def _write_page(writer: Any, file: Any, page: Any, decoded: DecodedPage, array: 
 
 def _write_reduced(writer: Any, file: Any, page: Any, shown: Samples | None) -> None:
     """Write a thumbnail or mask page: a mask as it was, a reduced copy from the page it belongs to."""
-    try:
-        array = pixels(page)
-    except DECODE_ERRORS:
-        return
+    array = pixels(page)
     if (
         shown is not None
         and int(page.photometric) != PALETTE

@@ -116,13 +116,22 @@ def _shape(image: FloatArray) -> tuple[int, int]:
 
 
 def lay_damage(
-    image: FloatArray, coverage: FloatArray, rng: np.random.Generator, *, light: bool, opacity_min: float
+    image: FloatArray,
+    coverage: FloatArray,
+    rng: np.random.Generator,
+    *,
+    light: bool,
+    opacity_min: float,
+    torn: bool = False,
 ) -> tuple[FloatArray, FloatArray, Blend, float, float]:
     """Blend one coverage layer with a drawn blend, value, paper texture and opacity.
 
+    `torn`: the backing shows and nothing of the picture shines through, as in holes and torn corners.
     Returns the picture, the alpha used, the blend, the opacity and the value.
     """
     blend, value = choose_blend(rng, light=light)
+    if torn:
+        blend = "paint"
     # Real scratches are more often opaque than faint.
     opacity = float(opacity_min + (1 - opacity_min) * rng.random() ** 0.6)
     texture = rng.uniform(0.0, 0.08) * smooth_noise(_shape(coverage), rng, cell=float(rng.uniform(1.2, 6)))
@@ -173,7 +182,12 @@ def damage_image(
         coverage = LAYERS[kind]((height, width), rng, scale=scale)
         light = bool(rng.random() < (0.97 if kind in ("folds", "holes") else settings.light_share))
         damaged, alpha, blend, opacity, value = lay_damage(
-            damaged, coverage, rng, light=light, opacity_min=0.75 if kind == "holes" else settings.opacity_min
+            damaged,
+            coverage,
+            rng,
+            light=light,
+            opacity_min=0.9 if kind == "holes" else settings.opacity_min,
+            torn=kind == "holes",
         )
         total = np.maximum(total, alpha)
         draws.append(

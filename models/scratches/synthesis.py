@@ -25,6 +25,8 @@ class PatchSettings:
 
     side: int = 160
     clean_share: float = 0.35
+    # Patches that are neither aged before nor after the damage: most scans are sharper than old prints can be.
+    plain_share: float = 0.45
     overlay_share: float = 0.35
     photographs_share: float = 0.55
     blur_sigma_px_max: float = 1.5
@@ -202,15 +204,8 @@ def _age(patch: FloatArray, rng: np.random.Generator, settings: PatchSettings) -
     return np.asarray(patch, np.float32), contrast, sigma
 
 
-def make_patch(data: TrainingData, rng: np.random.Generator, settings: PatchSettings) -> Patch:
-    """Draw one patch (side, side) with its mask and loss weights from `rng`."""
-    use_photographs = not data.benchmark_like or (data.photographs and rng.random() < settings.photographs_share)
-    pool = data.photographs if use_photographs else data.benchmark_like
-    clean = _crop(pool[int(rng.integers(len(pool)))], rng, settings.side)
-    if rng.random() < 0.07:
-        clean = _add_lettering(clean, rng)
-    if rng.random() < 0.07:
-        clean = _add_border(clean, rng)
+def _worn(clean: FloatArray, rng: np.random.Generator, settings: PatchSettings) -> tuple[FloatArray, float]:
+    """Make the intact picture look like an old print: soft, faded, grainy, unevenly lit; returns it and its grain."""
     if rng.random() < 0.3:
         clean = _blur(clean, float(rng.uniform(0.3, 2.0)))
     if rng.random() < 0.5:
@@ -221,11 +216,29 @@ def make_patch(data: TrainingData, rng: np.random.Generator, settings: PatchSett
     if rng.random() < 0.2:
         amount = np.float32(rng.uniform(0, 0.08))
         clean = clean + amount * smooth_noise((settings.side, settings.side), rng, cell=float(rng.uniform(8, 60)))
-    clean = np.asarray(np.clip(clean, 0, 1), np.float32)
+    return np.asarray(np.clip(clean, 0, 1), np.float32), grain
+
+
+def make_patch(data: TrainingData, rng: np.random.Generator, settings: PatchSettings) -> Patch:
+    """Draw one patch (side, side) with its mask and loss weights from `rng`."""
+    use_photographs = not data.benchmark_like or (data.photographs and rng.random() < settings.photographs_share)
+    pool = data.photographs if use_photographs else data.benchmark_like
+    clean = np.clip(_crop(pool[int(rng.integers(len(pool)))], rng, settings.side), 0, 1)
+    if rng.random() < 0.07:
+        clean = _add_lettering(clean, rng)
+    if rng.random() < 0.07:
+        clean = _add_border(clean, rng)
+    plain = settings.plain_share > 0 and rng.random() < settings.plain_share
+    grain = 0.0
+    if not plain:
+        clean, grain = _worn(clean, rng, settings)
     if rng.random() >= settings.clean_share:
         damaged, shown = damage_picture(clean, data.overlays, rng, settings)
     else:
         damaged, shown = clean, np.zeros(clean.shape, np.bool_)
+    if plain:
+        weight = _weights(np.abs(damaged - clean), shown, settings.faint_change, settings)
+        return Patch(image=damaged, mask=shown, weight=weight)
     image, weight = age_damaged(clean, damaged, shown, rng, settings=settings, grain=grain)
     return Patch(image=image, mask=shown, weight=weight)
 
@@ -245,10 +258,13 @@ def age_damaged(
     """
     change = np.abs(damaged - clean)
     image, contrast, sigma = _age(damaged, rng, settings)
-    faint = change * contrast < max(settings.faint_change, float(np.hypot(grain * contrast, sigma)))
-    # Damage that cannot be seen, and visible change at the faint rim of a layer, are neither right nor wrong.
-    weight = np.where(mask == faint, np.float32(settings.faint_weight), np.float32(1))
-    return image, weight.astype(np.float32)
+    limit = max(settings.faint_change, float(np.hypot(grain * contrast, sigma)))
+    return image, _weights(change * np.float32(contrast), mask, limit, settings)
+
+
+def _weights(change: FloatArray, mask: NDArray[np.bool_], limit: float, settings: PatchSettings) -> FloatArray:
+    """Damage that cannot be seen, and visible change at the faint rim of a layer, are neither right nor wrong."""
+    return np.asarray(np.where(mask == (change < limit), settings.faint_weight, 1), np.float32)
 
 
 def damage_picture(

@@ -31,7 +31,7 @@ class TrainingSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     warmup_steps: int = 200
-    decay_share: float = 0.3
+    decay_share: float = 0.5
     focal_gamma: float = 2.0
     focal_beta: float = 10.0
     positive_weight_max: float = 4.0
@@ -160,13 +160,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and weights")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plain-share", type=float, default=PatchSettings().plain_share, help="patches without ageing")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     cv2.setNumThreads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = TrainingSettings(steps=arguments.steps, seed=arguments.seed)
-    trainer = Trainer(load_split(arguments.data, "train"), arguments.out, settings=settings, patches=PatchSettings())
+    patches = PatchSettings(plain_share=arguments.plain_share)
+    trainer = Trainer(load_split(arguments.data, "train"), arguments.out, settings=settings, patches=patches)
     if arguments.resume and (arguments.out / "checkpoint.pt").exists():
         trainer.resume()
     trainer.run()

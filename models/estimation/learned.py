@@ -1,0 +1,66 @@
+"""The trained network's reading of a few windows of a picture, in units and with confidences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.estimation.network import EstimatorNetwork, decode
+from models.estimation.patches import FloatArray
+from models.types import Estimated
+from models.weights import load_weights
+
+WEIGHTS = "estimator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedEstimates:
+    """What the network read; see models.types.DegradationEstimate for the units."""
+
+    noise_sigma: Estimated
+    blur_sigma_px: Estimated
+    jpeg_quality: Estimated
+    effective_scale: Estimated
+
+
+@lru_cache(maxsize=4)
+def load_network(device: str) -> EstimatorNetwork:
+    """Return the shipped network on a device, ready for inference; WeightsError when its file is altered or absent."""
+    network = EstimatorNetwork()
+    network.load_state_dict(load_weights(WEIGHTS))
+    return network.to(torch.device(device)).eval()
+
+
+# A typical error of this size, in the unit of each quantity, leaves a confidence of 1 / e: (constant, share of value).
+_TOLERANCE = ((2.0, 0.12), (0.5, 0.2), (20.0, 0.0), (0.3, 0.0))
+
+
+def to_estimates(value: Tensor, log_scale: Tensor) -> LearnedEstimates:
+    """Turn the (4,) outputs of the network for one picture into values and confidences.
+
+    The confidence is exp(-error / tolerance), error being the predicted mean absolute error carried to the unit.
+    """
+    scale = torch.exp(log_scale)
+    middle = decode(value)
+    error = (decode(value + scale) - decode(value - scale)).abs() / 2
+    found = []
+    for measured, wrong, (constant, share) in zip(middle.tolist(), error.tolist(), _TOLERANCE, strict=True):
+        found.append(Estimated(value=measured, confidence=math.exp(-wrong / (constant + share * measured))))
+    return LearnedEstimates(
+        noise_sigma=found[0], blur_sigma_px=found[1], jpeg_quality=found[2], effective_scale=found[3]
+    )
+
+
+@torch.inference_mode()
+def read_windows(windows: FloatArray, *, network: EstimatorNetwork) -> LearnedEstimates:
+    """Return the estimates for one picture from its windows (N, S, S, 3) in [0, 1], S a multiple of 8."""
+    device = next(network.parameters()).device
+    batch = torch.from_numpy(np.ascontiguousarray(windows.transpose(0, 3, 1, 2))).to(device)
+    batch = batch.to(memory_format=torch.channels_last)
+    value, log_scale = network(batch.unsqueeze(0))
+    return to_estimates(value[0].float().cpu(), log_scale[0].float().cpu())

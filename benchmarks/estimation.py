@@ -30,7 +30,7 @@ from models.degradations.jpeg import JpegPass, encode_decode
 from models.estimation.classical_jpeg import estimate_jpeg
 from models.estimation.classical_noise import estimate_noise, smallest_eigenvalue_sigma
 from models.estimation.classical_sharpness import estimate_blur, estimate_scale
-from models.estimation.estimate import WINDOWS, estimate_degradation, estimate_windows
+from models.estimation.estimate import estimate_degradation, estimate_windows
 from models.estimation.learned import load_network, read_windows
 from models.estimation.patches import luma, read_patches, saturated
 from models.types import Estimated
@@ -81,12 +81,12 @@ def immerkaer_sigma(plane: Pixels) -> float:
 
 def read_all(image: Pixels) -> dict[str, dict[str, Estimated]]:
     """Return the estimates of a picture by each way of estimating: classical, network, final."""
-    windows = read_patches(image, count=WINDOWS)
-    learned = asdict_shallow(read_windows(windows, network=load_network("cpu")))
+    windows = read_patches(image)
+    learned = asdict_shallow(read_windows(windows.varied, network=load_network("cpu")))
     final = estimate_windows(windows, jpeg_table_quality=None, device="cpu")
-    planes, level = luma(windows) * 255, final["noise_sigma"].value or 0.0
+    planes, level = luma(windows.varied) * 255, final["noise_sigma"].value or 0.0
     classical = {
-        "noise_sigma": estimate_noise(np.ascontiguousarray(windows[..., 1]) * 255, ~saturated(windows)),
+        "noise_sigma": estimate_noise(np.ascontiguousarray(windows.flat[..., 1]) * 255, ~saturated(windows.flat)),
         "blur_sigma_px": estimate_blur(planes, noise_sigma=level),
         "jpeg_quality": estimate_jpeg(planes).quality,
         "effective_scale": estimate_scale(planes, noise_sigma=level),
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--every", type=int, default=1, help="use every Nth picture of the grid (clean ones: all)")
     parser.add_argument("--clean-only", action="store_true")
+    parser.add_argument("--noise-only", action="store_true", help="of the grid, only noise on the green channel")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -236,9 +237,11 @@ def main() -> None:
         tables = {
             "Noise, green channel, pictures of the Deep Image Prior table": list(green_channel_rows(few)),
             "Noise, green channel": list(green_channel_rows(pictures)),
-            "RGB": list(rgb_rows(pictures)),
+            "RGB": [] if arguments.noise_only else list(rgb_rows(pictures)),
         }
         for title, rows in tables.items():
+            if not rows:
+                continue
             print_rows(title, rows)
         print("\nAll nine pictures of that table, measured once: skimage, Immerkaer, patch PCA, smallest eigenvalue")
         for level, errors in PUBLISHED_NINE.items():

@@ -15,13 +15,22 @@ from models.estimation.classical_noise import estimate_noise
 from models.estimation.classical_sharpness import estimate_blur, estimate_scale
 from models.estimation.classical_tone import estimate_cast, estimate_fading
 from models.estimation.learned import load_network, read_windows
-from models.estimation.patches import FloatArray, Pixels, luma, read_patches, saturated, to_unit_rgb
+from models.estimation.patches import (
+    FloatArray,
+    PictureWindows,
+    Pixels,
+    luma,
+    read_patches,
+    saturated,
+    to_unit_rgb,
+)
 from models.types import DegradationEstimate, Estimated
 
-WINDOWS = 12
 # A picture smaller than this has too few pixels for any of the statistics.
 _SMALLEST = 32
 _SAMPLE_LINES = 160
+# Below the first noise level only the network is heard, above the second mostly the classical estimate.
+_NOISE_NETWORK, _NOISE_CLASSICAL = 4.0, 10.0
 UNKNOWN = Estimated(value=None, confidence=0.0)
 
 
@@ -37,23 +46,30 @@ def sample_pixels(image: Pixels, mask: npt.NDArray[np.bool_] | None) -> FloatArr
 
 
 def combine_noise(classical: Estimated, learned: Estimated) -> Estimated:
-    """Return the network's noise, checked by the classical value: texture can only add to that one, never hide noise.
+    """Return the noise: near zero the network's reading, which knows texture; above, mostly the measured eigenvalue.
 
-    So a learned value well above it is doubted, and the smaller one taken.
+    The classical value is precise once noise drowns the texture of flat windows. Texture can only add to it, never hide
+    noise, so the network never raises it, and a learned value well above it is doubted.
     """
     if classical.value is None or learned.value is None:
         return learned
-    excess = learned.value / max(1.35 * classical.value + 1.5, 1e-6)
-    if excess <= 1:
-        return learned
-    return Estimated(value=classical.value, confidence=learned.confidence / excess**2)
+    if learned.value >= classical.value:
+        excess = max(1.0, learned.value / max(1.35 * classical.value + 1.5, 1e-6))
+        return Estimated(value=classical.value, confidence=learned.confidence / excess**2)
+    weight = min(1.0, max(0.0, (learned.value - _NOISE_NETWORK) / (_NOISE_CLASSICAL - _NOISE_NETWORK)))
+    # Where texture has lifted the classical value far above the learned one, it is no longer a refinement.
+    weight *= min(1.0, max(0.0, 2.0 - abs(classical.value - learned.value) / (0.15 * learned.value + 1e-6)))
+    value = (1 - weight) * learned.value + weight * classical.value
+    return Estimated(value=value, confidence=learned.confidence + (1 - learned.confidence) * 0.5 * weight)
 
 
 def combine_blur(classical: Estimated, learned: Estimated, *, noise: float) -> Estimated:
     """Return the blur: the network's reading, doubted where sharp edges that noise cannot explain contradict it."""
-    if learned.value is None or classical.value is None:
+    if classical.value is None:  # no edge to see a blur by
+        return Estimated(value=learned.value, confidence=learned.confidence * 0.5)
+    if learned.value is None or noise > 3 or classical.confidence < 0.4:
         return learned
-    if noise > 3 or classical.confidence < 0.4 or learned.value <= classical.value + 0.6:
+    if learned.value <= classical.value + 0.6:
         return learned
     excess = learned.value - classical.value
     return Estimated(value=(learned.value + classical.value) / 2, confidence=learned.confidence * 0.6 / excess)
@@ -85,19 +101,20 @@ def combine_jpeg(traces: JpegTraces, learned: Estimated, *, table_quality: float
 
 def combine_scale(classical: Estimated, learned: Estimated) -> Estimated:
     """Return the effective scale: the network's reading, less trusted the further the spectrum disagrees."""
-    if learned.value is None or classical.value is None or classical.confidence < 0.4:
+    if classical.value is None:  # nothing but flat tone: no detail whose resolution could be told
+        return Estimated(value=learned.value, confidence=learned.confidence * 0.5)
+    if learned.value is None or classical.confidence < 0.4:
         return learned
     apart = abs(learned.value - classical.value)
     return Estimated(value=learned.value, confidence=learned.confidence * (1 - 0.5 * min(1.0, apart / 0.4)))
 
 
-def estimate_windows(windows: FloatArray, *, jpeg_table_quality: float | None, device: str) -> dict[str, Estimated]:
-    """Return noise, blur, JPEG quality and scale from windows (N, 96, 96, 3) in [0, 1] cut at multiples of 8."""
-    learned = read_windows(windows, network=load_network(device))
-    planes = luma(windows) * 255
-    green = np.ascontiguousarray(windows[..., 1]) * 255
-    classical_noise = estimate_noise(green, ~saturated(windows))
-    noise = combine_noise(classical_noise, learned.noise_sigma)
+def estimate_windows(windows: PictureWindows, *, jpeg_table_quality: float | None, device: str) -> dict[str, Estimated]:
+    """Return noise, blur, JPEG quality and scale from windows of one picture, cut at multiples of 8."""
+    learned = read_windows(windows.varied, network=load_network(device))
+    planes = luma(windows.varied) * 255
+    green = np.ascontiguousarray(windows.flat[..., 1]) * 255
+    noise = combine_noise(estimate_noise(green, ~saturated(windows.flat)), learned.noise_sigma)
     level = noise.value or 0.0
     jpeg = combine_jpeg(estimate_jpeg(planes), learned.jpeg_quality, table_quality=jpeg_table_quality)
     blur = combine_blur(estimate_blur(planes, noise_sigma=level), learned.blur_sigma_px, noise=level)
@@ -143,6 +160,6 @@ def estimate_degradation(
         exact = UNKNOWN if jpeg_table_quality is None else Estimated(value=jpeg_table_quality, confidence=1.0)
         found = dict.fromkeys(("noise_sigma", "blur_sigma_px", "effective_scale"), UNKNOWN) | {"jpeg_quality": exact}
     else:
-        windows = read_patches(image, count=WINDOWS, mask=mask)
+        windows = read_patches(image, mask=mask)
         found = estimate_windows(windows, jpeg_table_quality=jpeg_table_quality, device=device)
     return DegradationEstimate(**found, scratch_coverage=scratch_coverage, fading=fading, colour_cast=cast)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -81,12 +82,24 @@ def extended(rgb: FloatArray, size: int) -> FloatArray:
     return np.pad(rgb, missing, mode="symmetric") if any(after for _, after in missing) else rgb
 
 
-def read_patches(
-    image: Pixels, *, count: int, mask: npt.NDArray[np.bool_] | None = None, size: int = PATCH
-) -> FloatArray:
-    """Return up to `count` windows (N, size, size, 3), float32 in [0, 1], of the picture; reads no more than 64.
+def choose_flat(windows: list[FloatArray], *, count: int, damage: list[float]) -> list[int]:
+    """Return the indices of the `count` flattest undamaged, unsaturated windows: where noise is easiest to see."""
+    order = []
+    for window, share in zip(windows, damage, strict=True):
+        small = cv2.resize(luma(window), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        texture = float(np.abs(np.diff(small, axis=0)).mean() + np.abs(np.diff(small, axis=1)).mean())
+        # A flat window at an end of the range shows no noise, however noisy the picture is.
+        ends = max(0.0, float(saturated(window[::2, ::2]).mean()) - 0.02)
+        order.append(texture + 0.3 * ends + 0.5 * share)
+    return [int(index) for index in np.argsort(order, kind="stable")[:count]]
 
-    `mask` (H, W) marks damaged pixels, which the choice avoids.
+
+def read_candidates(
+    image: Pixels, *, mask: npt.NDArray[np.bool_] | None = None, size: int = PATCH
+) -> tuple[list[FloatArray], list[float]]:
+    """Return at most 64 windows (size, size, 3), float32 in [0, 1], spread over the picture, and their damaged shares.
+
+    Nothing else of the picture is read. `mask` (H, W) marks damaged pixels.
     """
     windows, damage = [], []
     for top in window_starts(image.shape[0], size):
@@ -94,4 +107,24 @@ def read_patches(
             place = (slice(top, top + size), slice(left, left + size))
             windows.append(extended(to_unit_rgb(np.asarray(image[place])), size))
             damage.append(0.0 if mask is None else float(np.mean(mask[place])))
-    return np.stack([windows[index] for index in choose(windows, count=count, damage=damage)])
+    return windows, damage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureWindows:
+    """Windows (N, 96, 96, 3) of one picture in [0, 1]: `varied` for all quantities, `flat` for the noise."""
+
+    varied: FloatArray
+    flat: FloatArray
+
+
+def read_patches(
+    image: Pixels, *, mask: npt.NDArray[np.bool_] | None = None, varied: int = 12, flat: int = 16
+) -> PictureWindows:
+    """Return the chosen windows of a picture, away from damage where that is possible."""
+    windows, damage = read_candidates(image, mask=mask)
+    first = choose(windows, count=varied, damage=damage)
+    second = choose_flat(windows, count=flat, damage=damage)
+    return PictureWindows(
+        varied=np.stack([windows[index] for index in first]), flat=np.stack([windows[index] for index in second])
+    )

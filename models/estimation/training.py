@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +58,17 @@ def _predict(network: EstimatorNetwork, windows: Tensor) -> tuple[Tensor, Tensor
 
 
 def train(
-    photos: list[Picture], *, settings: TrainingSettings, batch: BatchSettings, checkpoint: Path | None = None
+    photos: list[Picture],
+    *,
+    settings: TrainingSettings,
+    batch: BatchSettings,
+    checkpoint: Path | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> EstimatorNetwork:
-    """Return the network after `settings.steps` steps, continuing from `checkpoint` when that file exists."""
+    """Return the network after `settings.steps` steps, continuing from `checkpoint` when that file exists.
+
+    `after_step` is called with the number of steps done after each (and after a checkpoint was written).
+    """
     torch.manual_seed(settings.seed)
     network = EstimatorNetwork()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -92,6 +101,8 @@ def train(
             recent = []
             if checkpoint is not None:
                 _save(checkpoint, network, optimizer, step + 1)
+        if after_step is not None:
+            after_step(step + 1)
     return network
 
 

@@ -47,7 +47,7 @@ _KERNELS: dict[str, tuple[Callable[[Weights], Weights], float]] = {
 
 
 @lru_cache(maxsize=512)
-def resize_taps(length: int, size: int, kernel: Kernel, antialias: bool) -> tuple[npt.NDArray[np.int64], Weights]:
+def resize_taps(length: int, size: int, *, kernel: Kernel, antialias: bool) -> tuple[npt.NDArray[np.int64], Weights]:
     """Return indices and weights, both (size, taps), that resize a line of `length` pixels to `size`.
 
     MATLAB's imresize: pixel centres at half integers, the kernel widened by 1 / scale when shrinking, weights
@@ -69,8 +69,8 @@ def resize_taps(length: int, size: int, kernel: Kernel, antialias: bool) -> tupl
 
 
 @lru_cache(maxsize=512)
-def _dense(length: int, size: int, kernel: Kernel, antialias: bool) -> Tensor:
-    index, weights = resize_taps(length, size, kernel, antialias)
+def _dense(length: int, size: int, *, kernel: Kernel, antialias: bool) -> Tensor:
+    index, weights = resize_taps(length, size, kernel=kernel, antialias=antialias)
     matrix = np.zeros((size, length))
     np.add.at(matrix, (np.arange(size)[:, None], index), weights)
     return torch.from_numpy(matrix.astype(np.float32))
@@ -79,8 +79,8 @@ def _dense(length: int, size: int, kernel: Kernel, antialias: bool) -> Tensor:
 def _resize_last(images: Tensor, *, size: int, kernel: Kernel, antialias: bool) -> Tensor:
     length = images.shape[-1]
     if length * size <= _DENSE_LIMIT:
-        return images @ _dense(length, size, kernel, antialias).to(images).T
-    index, weights = resize_taps(length, size, kernel, antialias)
+        return images @ _dense(length, size, kernel=kernel, antialias=antialias).to(images).T
+    index, weights = resize_taps(length, size, kernel=kernel, antialias=antialias)
     result = images.new_zeros(*images.shape[:-1], size)
     for tap in range(index.shape[1]):
         column = torch.from_numpy(index[:, tap]).to(images.device)

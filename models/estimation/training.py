@@ -38,7 +38,7 @@ class TrainingSettings:
     checkpoint_every: int = 200
 
 
-def loss_of(value: Tensor, log_scale: Tensor, target: Tensor) -> Tensor:
+def loss_of(value: Tensor, log_scale: Tensor, *, target: Tensor) -> Tensor:
     """Return the mean negative log likelihood of the targets under Laplace distributions, all (P, 4)."""
     return ((value - target).abs() * torch.exp(-log_scale) + log_scale).mean()
 
@@ -69,23 +69,14 @@ def train(
 
     `after_step` is called with the number of steps done after each (and after a checkpoint was written).
     """
-    torch.manual_seed(settings.seed)
-    network = EstimatorNetwork()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    first = 0
-    if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = int(state["step"])
+    network, optimizer, first = _start(settings, checkpoint)
     began, recent = time.perf_counter(), []
     for step in range(first, settings.steps):
         windows, labels = draw_batch(photos, seed=settings.seed, step=step, settings=batch)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, settings)
         value, log_scale = _predict(network, windows)
-        loss = loss_of(value, log_scale, encode(labels))
+        loss = loss_of(value, log_scale, target=encode(labels))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -104,6 +95,20 @@ def train(
         if after_step is not None:
             after_step(step + 1)
     return network
+
+
+def _start(settings: TrainingSettings, checkpoint: Path | None) -> tuple[EstimatorNetwork, torch.optim.Optimizer, int]:
+    """Return network, optimizer and number of steps done: a fresh start, or the state of the checkpoint."""
+    torch.manual_seed(settings.seed)
+    network = EstimatorNetwork()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    if checkpoint is None or not checkpoint.exists():
+        return network, optimizer, 0
+    state = torch.load(checkpoint, weights_only=True)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return network, optimizer, int(state["step"])
 
 
 def _save(path: Path, network: EstimatorNetwork, optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -237,7 +237,7 @@ def _add_noise(windows: Tensor, recipes: list[Recipe], count: int, rng: np.rando
     return torch.where(cut, (result.clamp(0, 1) * 255).round() / 255, result)
 
 
-def degrade(windows: Tensor, recipes: list[Recipe], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def degrade(windows: Tensor, recipes: list[Recipe], *, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Return the degraded (P * K, 3, S, S) windows and (P, 4) labels in units, in the order of network.QUANTITIES.
 
     The noise label is the sigma that was drawn for Gaussian noise, and the measured deviation for the other kinds and
@@ -282,6 +282,6 @@ def draw_batch(photos: list[Picture], *, seed: int, step: int, settings: BatchSe
         found.append(windows[turn] if _with(rng, 0.5) else np.swapaxes(windows[turn], 1, 2))
     recipes = [draw_recipe(rng, settings=settings) for _ in range(settings.pictures)]
     clean = torch.from_numpy(np.ascontiguousarray(np.concatenate(found).transpose(0, 3, 1, 2)))
-    degraded, labels = degrade(clean, recipes, rng)
+    degraded, labels = degrade(clean, recipes, rng=rng)
     cut = degraded[:, :, BLOCK:-BLOCK, BLOCK:-BLOCK]
     return cut.reshape(settings.pictures, settings.windows, 3, PATCH, PATCH), labels

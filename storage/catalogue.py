@@ -28,6 +28,7 @@ __all__ = ["IMAGES", "METRICS", "SCHEMA_VERSION", "STEPS", "commit_shard", "conn
 __all__ += ["is_committed", "partition_value", "retire_shards"]
 
 Rows = Sequence[Mapping[str, Any]]
+_READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _PARTITION_VALUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _FILE = re.compile(r"run_id=([^/]+)/collection=([^/]+)/([^/]+)-([0-9a-f]{1,16})\.parquet$")
 
@@ -114,9 +115,9 @@ def query(root: Location, sql: str) -> pa.Table:
     """Return the result of `sql` over the views images, steps and metrics; raises CatalogueError."""
     with connect(root) as connection:
         try:
-            relation = connection.sql(sql)
-            if relation is not None:
-                return relation.to_arrow_table()
+            kinds = {statement.type for statement in connection.extract_statements(sql)}
+            if kinds and kinds <= _READING:
+                return connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             raise CatalogueError(_explain(sql, error)) from error
     raise CatalogueError(f"The query returns no table: {sql}. Expected a SELECT over images, steps or metrics.")

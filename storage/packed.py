@@ -99,10 +99,10 @@ class TarSource(Source):
         packed_size = max(self.location.size(), 1)
         try:
             with packed, gzip.GzipFile(fileobj=packed) as unpacked:
-                while block := unpacked.read(_BLOCK):
+                while block := unpacked.read1(1 << 18):  # read() would lose what precedes a cut
                     total += len(block)
                     ratio = total / packed_size
-                    if total > 64 * _RATIO_FLOOR_BYTES and ratio > self.limits.max_compression_ratio:
+                    if total > 16 * _RATIO_FLOOR_BYTES and ratio > self.limits.max_compression_ratio:
                         raise IngestError(
                             "compression_ratio", f"{self.uri} unpacks to over {ratio:.0f} times its size."
                         )
@@ -111,6 +111,7 @@ class TarSource(Source):
                     spool.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             if not total:
+                spool.close()
                 raise _corrupt_archive(self.uri, error) from error
             self._cut_short = str(error)
         except IngestError:

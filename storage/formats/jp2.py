@@ -20,6 +20,7 @@ _EXIF_UUID = b"JpgTiffExif->JP2"
 _IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 _SRGB, _GREY, _SYCC = 16, 17, 18
 # The encoder writes these anew; the palette is already applied to the pixels.
+_DECODED = {b"jP  ", b"ftyp", b"jp2h", b"jp2c"}
 _HEADER_WRITTEN = {b"ihdr", b"bpcc", b"pclr", b"cmap"}
 
 
@@ -45,7 +46,7 @@ def decode(data: bytes, limits: IngestLimits) -> DecodedPage:
             "unsupported_colour", f"JPEG 2000 colour space {enumerated}; expected sRGB, grey or an ICC profile."
         )
     try:
-        array = imagecodecs.jpeg2k_decode(data)
+        array = imagecodecs.jpeg2k_decode(_without_profile(boxes, inner, header) if boxes else data)
     except (RuntimeError, ValueError) as error:
         raise IngestError("decode_failed", f"The JPEG 2000 data are damaged ({error}). Fetch a whole copy.") from error
     if array.dtype not in (np.uint8, np.uint16):
@@ -89,6 +90,15 @@ def encode(page: DecodedPage, array: Samples, source: bytes) -> bytes:
     header = b"".join(_box(name, part) for name, part in [*written, *kept])
     replaced = {b"jp2h": header, b"jp2c": dict(new)[b"jp2c"]}
     return b"".join(_box(name, replaced.pop(name, part)) for name, part in old if name != b"jp2c" or name in replaced)
+
+
+def _without_profile(boxes: list[tuple[bytes, bytes]], inner: list[tuple[bytes, bytes]], header: _Header) -> bytes:
+    """Return the file with its ICC profile replaced by a plain colour space: the decoder would convert by it."""
+    palette = any(name == b"pclr" for name, _ in inner)
+    plain = struct.pack(">BBBI", 1, 0, 0, _GREY if header.components < 3 and not palette else _SRGB)
+    kept = [(name, plain if name == b"colr" and part[:1] != b"\1" else part) for name, part in inner]
+    bare = b"".join(_box(name, part) for name, part in kept)
+    return b"".join(_box(name, bare if name == b"jp2h" else part) for name, part in boxes if name in _DECODED)
 
 
 def _rgb_colour(name: bytes, part: bytes) -> tuple[bytes, bytes]:

@@ -36,7 +36,8 @@ _ENCODABLE = {
 }
 _PREDICTABLE = {5, 8, 32946, 34925, 50000}
 _JPEG_QUALITY = 95
-_POINTERS = (34665, 34853)  # Exif and GPS directories
+# Exif and GPS directories, and the unused codes that hold their place: tifffile writes no pointers of ours.
+_POINTERS = {34665: 34664, 34853: 34851}
 _INTEROPERABILITY = 40965
 # What the writer derives from pixels and layout; everything else is carried over as raw bytes.
 _STRUCTURAL = {
@@ -143,7 +144,7 @@ def _carried_tags(file: Any, page: Any) -> list[tuple[int, int, int, bytes | int
     tags: list[tuple[int, int, int, bytes | int, bool]] = []
     for tag in page.tags:
         if tag.code in _POINTERS:
-            tags.append((tag.code, 16 if file.is_bigtiff else 4, 1, 0, False))  # filled in once the rest is written
+            tags.append((_POINTERS[tag.code], 16 if file.is_bigtiff else 4, 1, 0, False))
         elif tag.code not in _STRUCTURAL and (raw := tag_bytes(file, page, tag.code)) is not None:
             tags.append((tag.code, int(tag.dtype), tag.count, raw, False))
     if 274 in page.tags:
@@ -161,16 +162,24 @@ def _append_directories(source: Any, target: Path) -> None:
     with tifffile.TiffFile(target, mode="r+") as written:
         for place, code in pairs:
             tag = source.pages[place].aspage().tags[code]
-            source.filehandle.seek(tag.valueoffset)
-            kind = "Q" if tag.valuebytecount == 8 else "I"
-            offset = struct.unpack(source.byteorder + kind, source.filehandle.read(tag.valuebytecount))[0]
+            # the entry itself: tifffile's valueoffset of such a tag is already the directory's place
+            source.filehandle.seek(tag.offset + (12 if source.is_bigtiff else 8))
+            kind = source.byteorder + ("Q" if source.is_bigtiff else "I")
+            offset = struct.unpack(kind, source.filehandle.read(struct.calcsize(kind)))[0]
             start = written.filehandle.seek(0, 2)
             start += written.filehandle.write(b"\0" * (start % 2))
-            written.filehandle.write(_copy_directory(source, offset, start))
-            written.pages[place].aspage().tags[code].overwrite(start)
+            try:
+                directory = _copy_directory(source, offset, start)
+            except struct.error:  # the source's own directory is damaged: nothing of it can be carried over
+                directory = b"\0" * 24
+            written.filehandle.write(directory)
+            held = written.pages[place].aspage().tags[_POINTERS[code]]
+            held.overwrite(start)
+            written.filehandle.seek(held.offset)
+            written.filehandle.write(struct.pack(source.byteorder + "H", code))
 
 
-def _copy_directory(source: Any, offset: int, start: int) -> bytes:
+def _copy_directory(source: Any, offset: int, start: int, *, nested: bool = False) -> bytes:
     """Return the directory at `offset` of `source` as bytes to be placed at `start`, with its values behind it."""
     order, handle = source.byteorder, source.filehandle
     wide = source.is_bigtiff
@@ -186,10 +195,11 @@ def _copy_directory(source: Any, offset: int, start: int) -> bytes:
         tag, kind, number = struct.unpack_from(order + entry, raw, place)
         value = raw[place + size : place + size + room]
         length = _TYPE_SIZES.get(kind, 1) * number
-        if tag == _INTEROPERABILITY:
-            nested = _copy_directory(source, struct.unpack(order + link, value)[0], after + len(values))
+        if tag == _INTEROPERABILITY and not nested:
+            place_inside = struct.unpack(order + link, value)[0]
+            inner = _copy_directory(source, place_inside, after + len(values), nested=True)
             value = struct.pack(order + link, after + len(values))
-            values += nested
+            values += inner
         elif room < length <= 64_000_000:
             handle.seek(struct.unpack(order + link, value)[0])
             value = struct.pack(order + link, after + len(values))

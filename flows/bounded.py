@@ -1,0 +1,26 @@
+"""Keeping a bounded number of task runs in flight, however many shards an archive has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from prefect.futures import PrefectFuture, as_completed
+
+ItemT = TypeVar("ItemT")
+
+
+def submit_bounded(
+    submit: Callable[[ItemT], PrefectFuture[Any]], items: Iterable[ItemT], *, limit: int
+) -> Iterator[tuple[ItemT, PrefectFuture[Any]]]:
+    """Submit every item, at most `limit` at a time, and yield (item, finished future) as they end, in that order."""
+    if limit < 1:
+        raise ValueError(f"limit: got {limit}, expected at least 1")
+    flying: dict[PrefectFuture[Any], ItemT] = {}
+    for item in items:
+        if len(flying) >= limit:
+            ended = next(as_completed(list(flying)))
+            yield flying.pop(ended), ended
+        flying[submit(item)] = item
+    for ended in as_completed(list(flying)):
+        yield flying[ended], ended

@@ -1,0 +1,231 @@
+"""The `lacuna` command. Heavy imports wait until a command needs them, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    pass
+
+EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE = 0, 1, 2
+_EXIT_CODES = (
+    "Exit codes: 0 = all fine (pictures left untouched or marked for review are fine); 1 = some images failed or were "
+    "quarantined, the others are done; 2 = wrong usage, or nothing could be done."
+)
+
+app = typer.Typer(
+    name="lacuna",
+    help="Restores whole archives of damaged pictures and records every decision.\n\n" + _EXIT_CODES,
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Precision(StrEnum):
+    """Number format inside the networks; auto takes bfloat16 where the hardware is fast at it."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Directory, .zip, .tar, .tar.gz, or a URL such as s3://bucket/prefix.")
+]
+ColourOption = Annotated[
+    bool, typer.Option("--correct-colour", help="Also correct fading and colour casts. Never done unless asked for.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format inside the networks.")]
+StrengthOption = Annotated[
+    list[str] | None,
+    typer.Option("--strength", metavar="METHOD=0..1", help="Strength of a method, 0 = never use it; may be repeated."),
+]
+FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines instead of tables.")]
+
+
+@app.command(epilog=_EXIT_CODES)
+def restore(
+    source: SourceArgument,
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URL for results, outside the source.")],
+    fill: FillOption = "fill",
+    strength: StrengthOption = None,
+    correct_colour: ColourOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.auto,
+    collection: Annotated[
+        str | None, typer.Option(help="Name in the catalogue; the source's own if not given.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Folder of clean originals under the same names, to measure the gain against.")
+    ] = None,
+    shard_images: Annotated[int, typer.Option(min=1, help="About how many pictures are one unit of work.")] = 32,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Units of work in progress at once.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")] = 0,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Whether to write the HTML report.")] = True,
+    as_json: JsonOption = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
+) -> None:
+    """Restore every picture of SOURCE into DEST. Originals are only read; running it again continues it."""
+    from flows.commands import restoring
+    from tasks.jobs import RestoreOptions
+
+    options = RestoreOptions(
+        collection=collection,
+        allow_colour=correct_colour,
+        fill_method=fill,
+        strengths=_strengths(strength),
+        device=device,
+        precision=precision.value,
+        seed=seed,
+        shard_images=shard_images,
+        workers=workers,
+        reference=None if reference is None else _absolute(reference),
+        write_report=report,
+    )
+    with _friendly_errors(verbose=verbose):
+        code = restoring.run(source, destination, options=options, as_json=as_json, verbose=verbose)
+    raise typer.Exit(code)
+
+
+@app.command(epilog=_EXIT_CODES)
+def inspect(
+    source: SourceArgument,
+    fill: FillOption = "fill",
+    strength: StrengthOption = None,
+    correct_colour: ColourOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.auto,
+    limit: Annotated[int | None, typer.Option(min=1, help="Look at the first so many files only.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate the damage of every picture and show what `restore` would do. Changes and writes nothing."""
+    from flows.commands import inspecting
+    from tasks.jobs import RestoreOptions
+
+    options = RestoreOptions(
+        allow_colour=correct_colour,
+        fill_method=fill,
+        strengths=_strengths(strength),
+        device=device,
+        precision=precision.value,
+        write_report=False,
+    )
+    with _friendly_errors():
+        code = inspecting.run(source, options=options, limit=limit, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def methods(as_json: JsonOption = False) -> None:
+    """List the restoration methods: what they are for, where they come from, what they cost."""
+    from flows.commands import listing
+
+    with _friendly_errors():
+        listing.show_methods(as_json=as_json)
+
+
+@app.command(epilog=_EXIT_CODES)
+def catalogue(
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Where `restore` wrote to, or its catalogue.")],
+    sql: Annotated[
+        str | None, typer.Argument(metavar="SQL", help="Query over images, steps and metrics; a summary if not given.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the result (or all images) to this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the catalogue in SQL, or export it as CSV."""
+    from flows.commands import listing
+
+    with _friendly_errors():
+        listing.show_catalogue(destination, sql=sql, csv=csv, as_json=as_json)
+
+
+@app.command()
+def sample(
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to build it in.")] = Path("sample"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other damage.")] = 0,
+) -> None:
+    """Build the sample archive: damaged pictures of every kind, with their ground truth."""
+    from flows.commands import listing
+
+    with _friendly_errors():
+        listing.build_sample(destination, seed=seed)
+
+
+class _friendly_errors:  # noqa: N801 - used like a function, as contextlib's own classes are
+    """Turn the errors a user can mend into one line on stderr and exit code 2; all others stay as they are."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self.verbose = verbose
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None or self.verbose or not isinstance(error, _mendable()):
+            return
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            _stop(f"{error.strerror}: {error.filename}")
+        _stop(str(getattr(error, "text", None) or error))
+
+
+def _mendable() -> tuple[type[BaseException], ...]:
+    kinds: list[type[BaseException]] = [FileNotFoundError, PermissionError, NotADirectoryError, FileExistsError]
+    kinds.append(ValueError)
+    for module, name in (
+        ("storage.errors", "StorageError"),
+        ("models.registry", "UnknownMethodError"),
+        ("models.weights", "WeightsError"),
+    ):
+        # A module that was never imported cannot have raised its error.
+        if module in sys.modules:
+            kinds.append(getattr(sys.modules[module], name))
+    return tuple(kinds)
+
+
+def _stop(message: str) -> NoReturn:
+    typer.secho(f"lacuna: {message}", fg=typer.colors.RED, err=True)
+    raise typer.Exit(EXIT_NOTHING_DONE)
+
+
+def _strengths(given: list[str] | None) -> tuple[tuple[str, float], ...]:
+    strengths: dict[str, float] = {}
+    for text in given or []:
+        method, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not method or not 0.0 <= value <= 1.0:
+            _stop(f"--strength: got {text!r}, expected METHOD=NUMBER with a number from 0 to 1, such as denoise=0.5")
+        strengths[method] = value
+    return tuple(sorted(strengths.items()))
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout."""
+    typer.echo(json.dumps(document, ensure_ascii=False, default=str, indent=2))
+
+
+def main() -> None:
+    """Entry point of the `lacuna` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

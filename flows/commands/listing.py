@@ -1,0 +1,66 @@
+"""`lacuna methods`, `lacuna catalogue` and `lacuna sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli import print_json
+
+_SUMMARY = (
+    "SELECT run_id, collection, status, count(*) AS images, round(sum(seconds), 1) AS seconds FROM images "
+    "GROUP BY ALL ORDER BY run_id, collection, status"
+)
+
+
+def show_methods(*, as_json: bool) -> None:
+    """Print the cards of every registered method."""
+    from dataclasses import asdict
+
+    from models.registry import METHODS
+
+    cards = [asdict(method.card) for method in METHODS]
+    if as_json:
+        print_json(cards)
+        return
+    table = Table("method", "for", "title", "source", "GMAC/MP", "licence")
+    for card in cards:
+        cost = card["gmac_per_megapixel"]
+        purpose = card["purpose"] + (" (only if asked for)" if card["opt_in"] else "")
+        table.add_row(
+            card["id"], purpose, card["title"], card["paper"], "–" if cost is None else f"{cost:.0f}", card["licence"]
+        )
+    Console().print(table)
+
+
+def show_catalogue(destination: str, *, sql: str | None, csv: Path | None, as_json: bool) -> None:
+    """Print or export the result of a query over a catalogue; raises CatalogueError."""
+    from storage.catalogue import export_csv, query
+    from storage.locations import Location
+
+    given = Location(destination)
+    root = given.join("catalogue") if given.join("catalogue").exists() else given
+    if csv is not None:
+        target = Location(str(csv))
+        written = export_csv(root, target) if sql is None else export_csv(root, target, sql=sql)
+        print(f"{written} rows written to {csv}")
+        return
+    result = query(root, sql or _SUMMARY)
+    if as_json:
+        print_json(result.to_pylist())
+        return
+    table = Table(*result.schema.names)
+    for row in result.to_pylist():
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def build_sample(destination: Path, *, seed: int) -> None:
+    """Build the sample archive and say where it is."""
+    from flows.sample import build_sample_archive
+
+    built: Any = build_sample_archive(destination, seed=seed)
+    print(f"sample:    {built.originals}\nreference: {built.reference}")

@@ -1,0 +1,175 @@
+"""`lacuna restore`: run the flow with a progress bar, then say what became of the archive."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, print_json
+from flows.run_summary import BrokenShardsError, RunSummary
+from models.types import to_json
+from storage.catalogue import query
+from storage.errors import IngestError
+from storage.locations import Location
+from storage.outputs import check_destination
+from tasks.jobs import RestoreOptions
+from tasks.progress import listening
+
+# How much of an image's work each stage is, roughly; the bar moves by it until the image's shard is done.
+_SHARES = {"ingest": 0.05, "detect": 0.15, "estimate": 0.1, "restore": 0.6, "measure": 0.1}
+_SHOWN_FAILURES = 10
+# A picture this close to its reference is not damaged: it is the reference, saved once more.
+_AS_GOOD_AS_CLEAN_DB = 40
+
+
+def run(source: str, destination: str, *, options: RestoreOptions, as_json: bool, verbose: bool) -> int:
+    """Restore `source` into `destination`, print the outcome, and return the exit code."""
+    _check_places(source, destination)
+    if not verbose:
+        # Every failure ends as a row and in the summary; the engine would print each with a traceback as well.
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    console = Console(stderr=True)
+    with nullcontext() if as_json else console.status("Starting…"):
+        from flows.restore_archive import restore_archive
+
+        _check_methods(options)
+    bar = ArchiveProgress(console, visible=not as_json)
+    try:
+        with bar, listening(bar.hear):
+            summary = restore_archive(source, destination, options)
+    except BrokenShardsError as error:
+        summary = error.summary
+    gain = mean_gain(summary) if options.reference is not None else None
+    if as_json:
+        print_json(
+            {**to_json(summary), "mean_psnr_db": None if gain is None else {"before": gain[0], "after": gain[1]}}
+        )
+    else:
+        _print_summary(summary, gain=gain)
+    return exit_code(summary)
+
+
+def exit_code(summary: RunSummary) -> int:
+    """Return 0 when every image came through, 1 when some did not, 2 when none did."""
+    lost = summary.failed + summary.quarantined
+    if lost == 0:
+        return EXIT_OK
+    return EXIT_SOME_FAILED if lost < summary.images else EXIT_NOTHING_DONE
+
+
+def mean_gain(summary: RunSummary) -> tuple[float, float] | None:
+    """Return the mean PSNR in dB of the damaged pictures against the reference, (before, after); None without any."""
+    run_id = summary.run_id.replace("'", "''")
+    rows = query(
+        Location(summary.catalogue_uri),
+        "SELECT avg(b.value) AS before, avg(a.value) AS after FROM metrics b JOIN metrics a "
+        "USING (run_id, collection, relative_path, image_id, metric) "
+        "WHERE metric = 'psnr_db' AND b.stage = 'before' AND a.stage = 'after' "
+        f"AND b.value < {_AS_GOOD_AS_CLEAN_DB} AND run_id = '{run_id}'",
+    ).to_pylist()
+    before, after = rows[0]["before"], rows[0]["after"]
+    return None if before is None else (float(before), float(after))
+
+
+class ArchiveProgress:
+    """A progress bar over the files of an archive, fed by `tasks.progress`; hidden, it only counts."""
+
+    def __init__(self, console: Console, *, visible: bool) -> None:
+        columns: tuple[str | ProgressColumn, ...] = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} files"),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, disable=not visible or not console.is_terminal)
+        self._task = self._bar.add_task("Restoring", total=None, visible=False)
+        self._done = 0.0
+        self._partly: dict[str, float] = {}
+
+    def __enter__(self) -> ArchiveProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def hear(self, event: str, count: int, shard: str) -> None:
+        """Take in one announcement of the stages."""
+        if event == "found":
+            self._bar.update(self._task, total=count, visible=True)
+            self._bar.reset(self._task, total=count, visible=True)
+            return
+        if event == "done":
+            self._partly.pop(shard, None)
+            self._done += count
+        else:
+            self._partly[shard] = self._partly.get(shard, 0.0) + _SHARES.get(event, 0.0) * count
+        self._bar.update(self._task, completed=self._done + sum(self._partly.values()))
+
+
+class _Rate(ProgressColumn):
+    """Files per second since the bar began to move."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.2g} images/s")
+
+
+def _check_places(source: str, destination: str) -> None:
+    """Raise StorageError or OSError before anything is started when source or destination cannot be used."""
+    if not Location(source).exists():
+        raise IngestError("missing", f"There is no {source}; expected a directory, .zip, .tar, .tar.gz or s3:// URL.")
+    target = Location(destination)
+    check_destination(source, target)
+    probe = target.join(f".lacuna-{os.getpid()}-{time.time_ns()}")
+    probe.write_bytes_atomic(b"")
+    probe.delete()
+
+
+def _check_methods(options: RestoreOptions) -> None:
+    """Raise UnknownMethodError, naming the nearest, or ValueError for a method that cannot be used as asked."""
+    from models.registry import get_method
+
+    for method_id, _ in options.strengths:
+        get_method(method_id)
+    if not get_method(options.fill_method).card.needs_mask:
+        raise ValueError(f"--fill: {options.fill_method} fills no holes; `lacuna methods` lists those that do")
+
+
+def _print_summary(summary: RunSummary, *, gain: tuple[float, float] | None) -> None:
+    console = Console()
+    table = Table(title=f"{summary.collection}: {summary.images} images", show_header=False, title_justify="left")
+    rows: list[tuple[str, Any]] = [
+        ("restored", summary.restored),
+        ("untouched", summary.untouched),
+        ("for review", summary.review),
+        ("quarantined", summary.quarantined),
+        ("failed", summary.failed),
+        ("seconds", f"{summary.seconds:.1f}"),
+        ("images/s", f"{summary.images_per_second:.2f}"),
+        ("device", f"{summary.device}, {summary.precision}"),
+    ]
+    if gain is not None:
+        rows.append(("mean PSNR of damaged", f"{gain[0]:.2f} → {gain[1]:.2f} dB ({gain[1] - gain[0]:+.2f})"))
+    for name, value in rows:
+        table.add_row(name, str(value))
+    console.print(table)
+    for path, kind, text in summary.failures[:_SHOWN_FAILURES]:
+        console.print(f"  {path}: {kind}: {text}", markup=False, highlight=False)
+    if len(summary.failures) > _SHOWN_FAILURES:
+        console.print(f"  … and {len(summary.failures) - _SHOWN_FAILURES} more, see the report")
+    for shard, error in summary.broken_shards:
+        console.print(f"  shard {shard} ended without rows: {error}; run again", markup=False, highlight=False)
+    places = [("images", Location(summary.destination).join("images").uri), ("catalogue", summary.catalogue_uri)]
+    places += [("report", summary.report_uri)] if summary.report_uri is not None else []
+    for name, uri in places:
+        # Not wrapped by rich, so that the path can be copied from a narrow terminal.
+        print(f"{name + ':':<11}{uri.removeprefix('file://')}")

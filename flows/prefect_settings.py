@@ -1,0 +1,36 @@
+"""Settings of Prefect for a run that nothing was prepared for; import this before `prefect`.
+
+Whatever the user has set stays: with PREFECT_API_URL the run reports to that server, and a worker brings its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from flows.home import lacuna_home
+
+# Names the user sets when Prefect's state should live where they say.
+_OWN_PLACE = ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
+_QUIET_AND_PRIVATE = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # The embedded server's first start makes a database; 20 s, the default limit, is too short on a busy machine.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+    # Stopping the embedded server cancels its loops, which it would log as some 150 lines of errors.
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+}
+
+
+def apply() -> None:
+    """Set what the user has not set; calling it again changes nothing. Raises OSError when the home cannot be made."""
+    if not any(name in os.environ for name in _OWN_PLACE):
+        home = lacuna_home() / "prefect"
+        # Prefect makes this folder but none above it, and then waits for a database that can never be opened.
+        home.mkdir(parents=True, exist_ok=True)
+        os.environ["PREFECT_HOME"] = str(home)
+    for name, value in _QUIET_AND_PRIVATE.items():
+        os.environ.setdefault(name, value)
+
+
+apply()

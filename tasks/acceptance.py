@@ -1,0 +1,120 @@
+"""Do no harm: what a step did to a picture, and whether that is what the estimate promised.
+
+Everything here reads the pictures in strips, so that a 100-megapixel scan costs the memory of a strip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.types import DegradationEstimate
+
+Pixels = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+_STRIP_PIXELS = 1 << 21
+# Averaged down to this side, noise and detail vanish and colour remains.
+_COLOUR_SIDE = 48
+LARGEST_COLOUR_SHIFT = 4.0
+# White noise of variance s2 adds 2 s2 to the squared difference of neighbours, in each of two directions.
+_NOISE_ENERGY = 4.0
+_KEPT_DETAIL = {"denoise": 0.4, "deblock": 0.4, "deblur": 0.9}
+_LARGEST_SHARPENING = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What one step did. Energies: mean squared difference of neighbouring pixels outside the mask, 8-bit levels².
+
+    colour_shift: mean CIEDE2000 difference of the pictures averaged down until noise and detail are gone.
+    """
+
+    changed_fraction: float
+    colour_shift: float
+    energy_before: float
+    energy_after: float
+
+    @property
+    def detail_retention(self) -> float | None:
+        """Gradient energy after over before; None for a picture without any."""
+        return self.energy_after / self.energy_before if self.energy_before > 0 else None
+
+
+def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None) -> Change:
+    """Return what changed between two pictures of one shape and dtype; pixels under `mask` count as changed only."""
+    if before.shape != after.shape or before.dtype != after.dtype:
+        raise ValueError(
+            f"restored picture: got {after.dtype} {after.shape}, expected {before.dtype} {before.shape}; "
+            "the method broke its contract"
+        )
+    from models.metrics.change import colour_shift
+
+    changed, energies, counted = 0, np.zeros(2), 0
+    for rows in _strips(before.shape):
+        first, second = np.asarray(before[rows]), np.asarray(after[rows])
+        differs = first != second
+        changed += int(np.count_nonzero(differs.any(axis=2) if differs.ndim == 3 else differs))
+        kept = None if mask is None else ~mask[rows]
+        sums = [_gradient_energy(part, kept) for part in (first, second)]
+        energies += [sums[0][0], sums[1][0]]
+        counted += sums[0][1]
+    energies /= max(counted, 1)
+    return Change(
+        changed_fraction=changed / (before.shape[0] * before.shape[1]),
+        colour_shift=colour_shift(_averaged(after), _averaged(before)) if changed else 0.0,
+        energy_before=float(energies[0]),
+        energy_after=float(energies[1]),
+    )
+
+
+def refusal(change: Change, *, purpose: str, estimate: DegradationEstimate) -> str | None:
+    """Return why a step's result must not be kept, as a sentence, or None when it may.
+
+    purpose: the method's, from its card. A fill changes nothing outside its mask, and a colour correction is asked for:
+    neither is judged by colour.
+    """
+    if purpose not in ("fill", "colour") and change.colour_shift > LARGEST_COLOUR_SHIFT:
+        return f"the colours shifted by {change.colour_shift:.1f} CIEDE2000 on average, which this step must not do"
+    if purpose not in _KEPT_DETAIL:
+        return None
+    noise = estimate.noise_sigma.value or 0.0
+    explained = _NOISE_ENERGY * noise**2 if purpose == "denoise" else 0.0
+    detail = max(change.energy_before - explained, 0.0)
+    if change.energy_after < _KEPT_DETAIL[purpose] * detail:
+        share = 1 - change.energy_after / change.energy_before
+        return f"{share:.0%} of the detail went away, more than the estimated damage explains"
+    if change.energy_before > 0 and change.energy_after > _LARGEST_SHARPENING * change.energy_before:
+        return f"the result has {change.energy_after / change.energy_before:.0f} times the detail it began with"
+    return None
+
+
+def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
+    rows = max(2, _STRIP_PIXELS // max(shape[1], 1))
+    return (slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows))
+
+
+def _gradient_energy(part: Pixels, kept: Mask | None) -> tuple[float, int]:
+    """Return the summed squared differences of neighbours in 8-bit grey levels, and over how many pixels."""
+    grey = part if part.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_RGB2GRAY)
+    levels = grey.astype(np.float32) * np.float32(255 / np.iinfo(part.dtype).max)
+    if min(levels.shape) < 2:
+        return 0.0, 0
+    energy = np.diff(levels, axis=0)[:, :-1] ** 2 + np.diff(levels, axis=1)[:-1] ** 2
+    if kept is None:
+        return float(energy.sum(dtype=np.float64)), energy.size
+    whole = kept[:-1, :-1] & kept[1:, :-1] & kept[:-1, 1:]
+    return float(energy[whole].sum(dtype=np.float64)), int(np.count_nonzero(whole))
+
+
+def _averaged(picture: Pixels) -> Pixels:
+    scale = _COLOUR_SIDE / max(picture.shape[:2])
+    if scale >= 1:
+        return np.asarray(picture)
+    height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+    return np.asarray(cv2.resize(np.asarray(picture), (width, height), interpolation=cv2.INTER_AREA))

@@ -1,0 +1,95 @@
+"""Explicit cache keys: step, its version, and a sha256 over everything that its result depends on.
+
+The engine's own policies are not used: its default never hits across runs, and hashing the inputs alone gives two tasks
+with equal arguments each other's results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+
+# In the order of the flow. Raise a step's version whenever its code gives another result for the same inputs.
+STEP_VERSIONS: dict[str, str] = {
+    "ingest": "1",
+    "detect": "1",
+    "estimate": "1",
+    "route": "1",
+    "restore": "1",
+    "measure": "1",
+}
+
+# What of a job each step adds to what the steps before it already depend on.
+_DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "ingest": lambda job: [job["source"], job["shard"]["content_sha256"], job["duplicates"], job["options"]["limits"]],
+    "detect": lambda job: [job["identities"][name] for name in ("detector", "device", "precision")],
+    "estimate": lambda job: job["identities"]["estimator"],
+    "route": lambda job: [job["options"][name] for name in ("allow_colour", "fill_method", "strengths")],
+    "restore": lambda job: [
+        job["destination"],
+        job["identities"]["methods"],
+        job["options"]["tile"],
+        job["options"]["seed"],
+    ],
+    "measure": lambda job: [job["options"]["reference"], job["reference_sha256"], job["previews"]],
+}
+
+
+def step_key(step: str, job: Mapping[str, Any], *, failed: Sequence[Sequence[int]] = ()) -> str:
+    """Return ``step/version/sha256`` for a job as plain JSON values: a valid file name below any result storage.
+
+    The sha256 covers the shard's content, parameters, weights and versions of this step and of every step before it.
+    failed: positions of the images that each earlier stage failed on.
+    """
+    steps = list(STEP_VERSIONS)
+    if step not in steps:
+        raise ValueError(f"step: got {step!r}, expected one of {steps}")
+    upstream = steps[: steps.index(step) + 1]
+    identity = [[name, STEP_VERSIONS[name], _DEPENDS_ON[name](job)] for name in upstream]
+    text = json.dumps([identity, [list(positions) for positions in failed if positions]], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{step}/{STEP_VERSIONS[step]}/{digest}"
+
+
+@dataclass
+class StepKey(CachePolicy):
+    """Cache policy of one step of the flow; the task's parameter `job` names everything that counts."""
+
+    step: str = ""
+
+    def compute_key(
+        self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str | None:
+        """Return the key for a task run; see `step_key`. Images that failed upstream make another key."""
+        upstream = [value for name, value in sorted(inputs.items()) if name != "job"]
+        return step_key(self.step, inputs["job"], failed=[failed_items(value) for value in upstream])
+
+
+def failed_items(results: Any) -> list[int]:
+    """Return the positions of the images that a stage failed on, from its result as plain JSON values."""
+    if not isinstance(results, list):
+        return []
+    return [
+        index
+        for index, item in enumerate(results)
+        if item.get("failure") or (item.get("output") or {}).get("status") == "failed"
+    ]
+
+
+def run_stage(stage: Task[..., Any], *, intact: Callable[[Any], bool] | None = None, **inputs: Any) -> Any:
+    """Run a task of the flow, and run it again if a cached result must not be trusted.
+
+    That is one in which an image failed, since what failed may work today, and one that `intact` says is no longer
+    true, such as outputs that are gone.
+    """
+    state = stage(**inputs, return_state=True)
+    result = state.result()
+    if state.name != "Cached" or not (failed_items(result) or (intact is not None and not intact(result))):
+        return result
+    return stage.with_options(refresh_cache=True)(**inputs)

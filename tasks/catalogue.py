@@ -1,0 +1,121 @@
+"""Seventh stage: one row per image, step and metric, committed for the whole shard at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from models.types import from_json
+from storage.catalogue import commit_shard
+from storage.catalogue_rows import image_row, metric_row, quarantine_row, step_row
+from tasks.jobs import Assessed, Detected, Ingested, Measured, Restored, Routed, ShardJob, ShardSummary
+from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+
+
+def commit(
+    job: ShardJob,
+    ingested: Ingested,
+    *,
+    detected: Sequence[Detected],
+    assessed: Sequence[Assessed],
+    routed: Sequence[Routed],
+    restored: Sequence[Restored],
+    measured: Sequence[Measured],
+) -> ShardSummary:
+    """Commit the rows of the shard, unless this very outcome is committed already, and return what became of it."""
+    version = job.identities.code_version
+    images = [quarantine_row(record, code_version=version) for record in ingested.quarantined]
+    steps, metrics = [], []
+    columns = zip(ingested.images, detected, assessed, routed, restored, measured, strict=True)
+    for record, found, seen, planned, done, numbers in columns:
+        row = image_row(
+            record,
+            output=done.output,
+            code_version=version,
+            scratches=found.scratches,
+            estimate=seen.estimate,
+            plan=planned.plan,
+            steps=done.steps,
+        )
+        images.append(row)
+        steps += [step_row(step, relative_path=record.relative_path) for step in done.steps]
+        metrics += [metric_row(number, relative_path=record.relative_path) for number in numbers.metrics]
+    commit_shard(
+        job.catalogue_root,
+        run_id=job.run_id,
+        collection=job.collection,
+        shard_id=job.shard.shard_id,
+        content_sha256=outcome_sha256(job, restored),
+        images=images,
+        steps=steps,
+        metrics=metrics,
+    )
+    return summarize(job, ingested, restored)
+
+
+def outcome_sha256(job: ShardJob, restored: Sequence[Restored]) -> str:
+    """Return what the shard's rows are filed under: its content's sha256, salted where the content does not say all.
+
+    A failed image may succeed in a later run, and a twin elsewhere may come or go: both make other rows of equal bytes.
+    """
+    content = job.shard.content_sha256 or ""
+    failed = [index for index, item in enumerate(restored) if item.output.status == "failed"]
+    if not failed and not job.duplicates:
+        return content
+    return hashlib.sha256(json.dumps([content, failed, sorted(job.duplicates)]).encode()).hexdigest()
+
+
+def summarize(job: ShardJob, ingested: Ingested, restored: Sequence[Restored]) -> ShardSummary:
+    """Count the images of a shard by status and list what failed as (path, kind, text)."""
+    counts = Counter(item.output.status for item in restored)
+    failures = [(record.relative_path, record.error_kind, record.error_text) for record in ingested.quarantined]
+    failures += [
+        (item.output.relative_path, item.output.error_kind or "unknown", item.output.error_text or "")
+        for item in restored
+        if item.output.status == "failed"
+    ]
+    return ShardSummary(
+        shard_id=job.shard.shard_id,
+        restored=counts["restored"],
+        untouched=counts["untouched"],
+        review=counts["review"],
+        quarantined=len(ingested.quarantined),
+        failed=counts["failed"],
+        failures=tuple(failures),
+    )
+
+
+@task(
+    name="catalogue",
+    cache_policy=NO_CACHE,
+    retries=ATTEMPTS_AGAIN,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=retry_if_transient,
+)
+def commit_rows(
+    *,
+    job: dict[str, Any],
+    ingested: dict[str, Any],
+    detected: list[dict[str, Any]],
+    assessed: list[dict[str, Any]],
+    routed: list[dict[str, Any]],
+    restored: list[dict[str, Any]],
+    measured: list[dict[str, Any]],
+) -> ShardSummary:
+    """Task over `commit`: it is our own exclusive create that says done, so nothing of it is cached."""
+    return commit(
+        from_json(ShardJob, job),
+        from_json(Ingested, ingested),
+        detected=[from_json(Detected, item) for item in detected],
+        assessed=[from_json(Assessed, item) for item in assessed],
+        routed=[from_json(Routed, item) for item in routed],
+        restored=[from_json(Restored, item) for item in restored],
+        measured=[from_json(Measured, item) for item in measured],
+    )

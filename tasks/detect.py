@@ -1,0 +1,100 @@
+"""Second stage: scratches, cracks, dust and holes of every image, as a mask in the working copies."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from prefect import task
+
+from models.types import ImageRecord, ScratchReport, from_json, to_json
+from storage.formats.png import grey_png
+from storage.locations import Location
+from storage.working_copies import WorkingCopies
+from tasks.boundary import attempt
+from tasks.caching import StepKey
+from tasks.device import DEVICE_LOCK, detector
+from tasks.ingest import load_pixels
+from tasks.jobs import Detected, Ingested, ShardJob
+from tasks.progress import announce
+from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+
+Mask = npt.NDArray[np.bool_]
+
+
+def detect(job: ShardJob, ingested: Ingested) -> tuple[Detected, ...]:
+    """Look for damage in every image of the shard; aligned with its images."""
+    results: list[Detected] = []
+    for record in ingested.images:
+        started = time.perf_counter()
+        report, failure = attempt(partial(find_scratches, record, job=job), stage="detect")
+        results.append(Detected(scratches=report, failure=failure, seconds=time.perf_counter() - started))
+        announce("detect", 1, shard=job.shard.shard_id)
+    return tuple(results)
+
+
+def find_scratches(record: ImageRecord, *, job: ShardJob) -> ScratchReport:
+    """Detect the damage of one image and keep its mask, grown by the blurred rim, as a PNG in the working copies."""
+    from models.scratches.detector import WEIGHTS_NAME, mask_for_filling, shipped_settings
+    from models.scratches.detector import detect as detect_damage
+
+    pixels = load_pixels(record, job=job)
+    identities = job.identities
+    network = detector(identities.device)
+    with DEVICE_LOCK:
+        found = detect_damage(pixels, network=network, device=identities.device)
+    key, sha256 = None, None
+    if found.components:
+        encoded = grey_png(np.where(mask_for_filling(found), np.uint8(255), np.uint8(0)))
+        key, sha256 = _mask_key(record, identities.detector), hashlib.sha256(encoded).hexdigest()
+        Location(job.copies.path(key)).write_bytes_atomic(encoded)
+    return ScratchReport(
+        coverage=found.coverage,
+        components=found.components,
+        confidence=found.confidence,
+        threshold=shipped_settings().thresholds.high,
+        mask=key,
+        mask_sha256=sha256,
+        detector=f"{WEIGHTS_NAME}-{identities.detector[:12]}",
+    )
+
+
+def load_mask(record: ImageRecord, scratches: ScratchReport, *, job: ShardJob) -> Mask | None:
+    """Return the mask (H, W) bool of one image, detecting again when its file is gone; None when nothing was found."""
+    if scratches.mask is None:
+        return None
+    try:
+        return read_mask(job.copies, scratches.mask)
+    except FileNotFoundError:
+        find_scratches(record, job=job)
+        return read_mask(job.copies, scratches.mask)
+
+
+def read_mask(copies: WorkingCopies, key: str) -> Mask:
+    """Return the mask kept under `key` as (H, W) bool, True = damaged; raises FileNotFoundError when it is gone."""
+    import pyvips
+
+    image = pyvips.Image.new_from_buffer(copies.path(key).read_bytes(), "")
+    return np.asarray(image.numpy() > 127)
+
+
+def _mask_key(record: ImageRecord, detector_sha256: str) -> str:
+    return f"masks/{record.working_copy.removesuffix('.npy')}-{detector_sha256[:12]}.png"
+
+
+@task(
+    name="detect scratches",
+    cache_policy=StepKey(step="detect"),
+    result_serializer="json",
+    retries=ATTEMPTS_AGAIN,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=retry_if_transient,
+)
+def detect_scratches(*, job: dict[str, Any], ingested: dict[str, Any]) -> Any:
+    """Task over `detect`; plain JSON in and out."""
+    return to_json(detect(from_json(ShardJob, job), from_json(Ingested, ingested)))

@@ -1,0 +1,65 @@
+"""Third stage: how noisy, blurred, compressed, faded every image is, and how far each number can be trusted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from prefect import task
+
+from models.types import DegradationEstimate, Estimated, ImageRecord, ScratchReport, from_json, to_json
+from tasks.boundary import attempt
+from tasks.caching import StepKey
+from tasks.detect import load_mask
+from tasks.device import DEVICE_LOCK
+from tasks.ingest import load_pixels
+from tasks.jobs import Assessed, Detected, Ingested, ShardJob
+from tasks.progress import announce
+from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+
+
+def estimate(job: ShardJob, ingested: Ingested, detected: Sequence[Detected]) -> tuple[Assessed, ...]:
+    """Estimate the degradation of every image of the shard; aligned with its images."""
+    results: list[Assessed] = []
+    for record, found in zip(ingested.images, detected, strict=True):
+        if found.scratches is None:
+            results.append(Assessed(estimate=None, failure=found.failure))
+            continue
+        started = time.perf_counter()
+        value, failure = attempt(partial(estimate_image, record, found.scratches, job=job), stage="estimate")
+        results.append(Assessed(estimate=value, failure=failure, seconds=time.perf_counter() - started))
+        announce("estimate", 1, shard=job.shard.shard_id)
+    return tuple(results)
+
+
+def estimate_image(record: ImageRecord, scratches: ScratchReport, *, job: ShardJob) -> DegradationEstimate:
+    """Estimate the degradation of one image; what lies under scratches does not count."""
+    from models.estimation.estimate import estimate_degradation
+
+    pixels = load_pixels(record, job=job)
+    mask = load_mask(record, scratches, job=job)
+    with DEVICE_LOCK:
+        return estimate_degradation(
+            pixels,
+            scratch_mask=mask,
+            scratch_coverage=Estimated(value=scratches.coverage, confidence=scratches.confidence),
+            jpeg_table_quality=record.jpeg_table_quality,
+            device=job.identities.device,
+        )
+
+
+@task(
+    name="estimate degradation",
+    cache_policy=StepKey(step="estimate"),
+    result_serializer="json",
+    retries=ATTEMPTS_AGAIN,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=retry_if_transient,
+)
+def estimate_degradations(*, job: dict[str, Any], ingested: dict[str, Any], detected: list[dict[str, Any]]) -> Any:
+    """Task over `estimate`; plain JSON in and out."""
+    found = [from_json(Detected, item) for item in detected]
+    return to_json(estimate(from_json(ShardJob, job), from_json(Ingested, ingested), found))

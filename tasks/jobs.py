@@ -1,0 +1,171 @@
+"""Frozen records that pass between the stages of one shard: what to do, and what every stage found.
+
+A job names everything its results depend on, so that cache keys can be made of it and nothing else. Results of stages
+are aligned with `Ingested.images`: the n-th entry of each is about the n-th image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from models.types import (
+    DegradationEstimate,
+    ImageRecord,
+    MetricRecord,
+    OutputRecord,
+    Plan,
+    QuarantineRecord,
+    ScratchReport,
+    StepOutcome,
+)
+from storage.limits import IngestLimits
+from storage.locations import Location
+from storage.shards import Shard
+from storage.working_copies import WorkingCopies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOptions:
+    """What the user may choose about one run; every default is safe for originals one knows nothing about.
+
+    collection: name in the catalogue, None = the source's own. allow_colour: whether fading and casts may be
+    corrected. strengths: method id to a strength in [0, 1], 0 = never use it. reference: clean originals under the
+    same relative paths (any suffix), to measure against. shard_images, shard_bytes: about how much is one unit of
+    work. workers: shards in progress at once, so that decoding and writing overlap with computing.
+    """
+
+    collection: str | None = None
+    allow_colour: bool = False
+    fill_method: str = "fill"
+    strengths: tuple[tuple[str, float], ...] = ()
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int = 512
+    seed: int = 0
+    shard_images: int = 32
+    shard_bytes: int = 512 * 2**20
+    workers: int = 2
+    reference: str | None = None
+    write_report: bool = True
+    limits: IngestLimits = field(default_factory=IngestLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identities:
+    """What computed the results: sha256s of the weights, resolved device and number format, version of the program."""
+
+    detector: str
+    estimator: str
+    methods: tuple[tuple[str, str | None], ...]
+    device: str
+    precision: str
+    code_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardJob:
+    """Everything the stages of one shard need. `working_root` and `previews` are local folders of this machine.
+
+    duplicates: (path, path of the first member with the same bytes) for members of this shard.
+    reference_sha256: over names, sizes and times of the reference files; None without a reference.
+    """
+
+    run_id: str
+    collection: str
+    source: str
+    destination: str
+    working_root: str
+    previews: str | None
+    shard: Shard
+    duplicates: tuple[tuple[str, str], ...]
+    options: RestoreOptions
+    identities: Identities
+    reference_sha256: str | None = None
+
+    @property
+    def copies(self) -> WorkingCopies:
+        return WorkingCopies(self.working_root)
+
+    @property
+    def images_root(self) -> Location:
+        """Where restored files go: the source's tree, below `images`, so that no folder of it can meet ours."""
+        return Location(self.destination).join("images")
+
+    @property
+    def catalogue_root(self) -> Location:
+        return Location(self.destination).join("catalogue")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """Images of a shard, and the members that are none."""
+
+    images: tuple[ImageRecord, ...]
+    quarantined: tuple[QuarantineRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a stage has nothing to say about one image."""
+
+    stage: str
+    error_kind: str
+    error_text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detected:
+    """Scratches of one image, or why there is no answer."""
+
+    scratches: ScratchReport | None
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessed:
+    """Estimate of one image, or why there is no answer."""
+
+    estimate: DegradationEstimate | None
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """Plan of one image; None when an earlier stage failed."""
+
+    plan: Plan | None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """Where the result of one image lies, and what its steps did."""
+
+    output: OutputRecord
+    steps: tuple[StepOutcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Numbers about one image."""
+
+    metrics: tuple[MetricRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSummary:
+    """What became of one shard: images by status, and the members that are no images."""
+
+    shard_id: str
+    restored: int = 0
+    untouched: int = 0
+    review: int = 0
+    quarantined: int = 0
+    failed: int = 0
+    failures: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def images(self) -> int:
+        return self.restored + self.untouched + self.review + self.quarantined + self.failed

@@ -1,0 +1,58 @@
+"""Last stage: the HTML report of a run from the catalogue's rows, beside the catalogue."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from storage.catalogue import query
+from storage.locations import Location
+from tasks.reporting.report import render_report
+from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+
+REPORT_PATH = "report/report.html"
+
+
+def write_report(*, destination: str, run_id: str, previews: str, summary: Mapping[str, Any]) -> str:
+    """Write the report of one run and return its URI; the files of a remote one are made here and put there."""
+    target = Location(destination).join(REPORT_PATH)
+    if target.is_local:
+        _render(destination, target.local_path, run_id=run_id, previews=previews, summary=summary)
+        return target.uri
+    with tempfile.TemporaryDirectory(prefix="lacuna-report-") as folder:
+        local = Path(folder) / "report.html"
+        _render(destination, local, run_id=run_id, previews=previews, summary=summary)
+        for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            relative = file.relative_to(folder).as_posix()
+            Location(destination).join("report", relative).put_file(file)
+    return target.uri
+
+
+def _render(destination: str, target: Path, *, run_id: str, previews: str, summary: Mapping[str, Any]) -> None:
+    root = Location(destination).join("catalogue")
+    of_run = "WHERE run_id = '" + run_id.replace("'", "''") + "'"
+    images = query(root, f"SELECT * FROM images {of_run} ORDER BY relative_path, page_index").to_pylist()
+    steps = query(root, f"SELECT * FROM steps {of_run} ORDER BY relative_path, image_id, step_index").to_pylist()
+    metrics = query(root, f"SELECT * FROM metrics {of_run}").to_pylist()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    render_report(
+        images=images, steps=steps, metrics=metrics, previews=Path(previews), summary=summary, destination=target
+    )
+
+
+@task(
+    name="report",
+    cache_policy=NO_CACHE,
+    retries=ATTEMPTS_AGAIN,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=retry_if_transient,
+)
+def render_run(*, destination: str, run_id: str, previews: str, summary: dict[str, Any]) -> str:
+    """Task over `write_report`."""
+    return write_report(destination=destination, run_id=run_id, previews=previews, summary=summary)

@@ -1,0 +1,40 @@
+"""Fourth stage: what to do with every image, and why. Pure: nothing is read but the estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+
+from models.routing.rules import RoutingOptions, plan_for
+from models.types import from_json, to_json
+from tasks.caching import StepKey
+from tasks.jobs import Assessed, Detected, RestoreOptions, Routed, ShardJob
+
+
+def route(job: ShardJob, detected: Sequence[Detected], assessed: Sequence[Assessed]) -> tuple[Routed, ...]:
+    """Plan every image of the shard; an image that an earlier stage failed on gets no plan."""
+    options = routing_options(job.options)
+    results: list[Routed] = []
+    for found, measured in zip(detected, assessed, strict=True):
+        if found.scratches is None or measured.estimate is None:
+            results.append(Routed(plan=None, failure=measured.failure or found.failure))
+        else:
+            results.append(Routed(plan=plan_for(measured.estimate, found.scratches, options=options)))
+    return tuple(results)
+
+
+def routing_options(options: RestoreOptions) -> RoutingOptions:
+    """Return the part of the options that routing may look at."""
+    return RoutingOptions(
+        allow_colour=options.allow_colour, fill_method=options.fill_method, strengths=options.strengths
+    )
+
+
+@task(name="route", cache_policy=StepKey(step="route"), result_serializer="json")
+def route_shard(*, job: dict[str, Any], detected: list[dict[str, Any]], assessed: list[dict[str, Any]]) -> Any:
+    """Task over `route`; plain JSON in and out."""
+    found = [from_json(Detected, item) for item in detected]
+    measured = [from_json(Assessed, item) for item in assessed]
+    return to_json(route(from_json(ShardJob, job), found, measured))

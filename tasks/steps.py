@@ -1,0 +1,144 @@
+"""Applies the steps of plans to pictures in memory, many pictures at a time, with a check after every step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.types import DegradationEstimate, ImageRecord, Plan, ScratchReport, Step, StepOutcome
+from tasks.acceptance import compare, refusal
+from tasks.boundary import attempt
+from tasks.detect import load_mask
+from tasks.device import DEVICE_LOCK, runner
+from tasks.ingest import load_pixels
+from tasks.jobs import Failure, ShardJob
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Picture:
+    """One image on its way through its plan; `pixels` is the latest accepted state, None before and after the work."""
+
+    record: ImageRecord
+    scratches: ScratchReport | None
+    estimate: DegradationEstimate | None
+    plan: Plan | None
+    failure: Failure | None
+    seconds: float
+    pixels: npt.NDArray[Any] | None = None
+    changed: bool = False
+    filled: bool = False
+    refused: bool = False
+    outcomes: list[StepOutcome] = field(default_factory=list)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods of the plan, in order; none for a failed image."""
+        return () if self.plan is None else tuple(step.method_id for step in self.plan.steps)
+
+    @property
+    def pending(self) -> tuple[Step, ...]:
+        """Steps still to be carried out; none after a failure, nor after a refusal, whose result they were for."""
+        if self.plan is None or self.failure is not None or self.refused:
+            return ()
+        return self.plan.steps[len(self.outcomes) :]
+
+
+def apply_plans(pictures: Sequence[Picture], *, job: ShardJob) -> None:
+    """Carry out every plan, filling in `pixels`, `outcomes` and `failure` of each picture."""
+    while waiting := [picture for picture in pictures if picture.pending]:
+        method = _next_method(waiting)
+        group = [picture for picture in waiting if picture.pending[0].method_id == method]
+        _, failure = attempt(partial(_apply_step, group, method=method, job=job), stage=method)
+        if failure is None:
+            continue
+        if len(group) == 1:
+            group[0].failure = failure
+            continue
+        # One picture spoilt the batch: find out which.
+        for picture in group:
+            if picture.pending and picture.pending[0].method_id == method:
+                _, picture.failure = attempt(partial(_apply_step, [picture], method=method, job=job), stage=method)
+
+
+def _next_method(waiting: Sequence[Picture]) -> str:
+    """Return a method that is next for some picture and, if there is one, comes later for none: larger batches."""
+    following = [picture.pending[0].method_id for picture in waiting]
+    later = {step.method_id for picture in waiting for step in picture.pending[1:]}
+    return next((method for method in following if method not in later), following[0])
+
+
+def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None:
+    """Run one method over the pictures of a group and keep each result that passes the checks."""
+    from models.registry import get_method
+
+    before = [load_pixels(picture.record, job=job) if picture.pixels is None else picture.pixels for picture in group]
+    masks = [_mask(picture, job=job) for picture in group]
+    needs_mask = get_method(method).card.needs_mask
+    chosen = runner(job.identities.device, job.identities.precision, job.options.tile)
+    started = time.perf_counter()
+    with DEVICE_LOCK:
+        after = chosen.apply(
+            method,
+            before,
+            masks=masks if needs_mask else None,
+            estimates=[picture.estimate for picture in group],
+            strengths=[picture.pending[0].strength for picture in group],
+            seed=job.options.seed,
+        )
+    seconds = time.perf_counter() - started
+    pixels = sum(array.size for array in before)
+    for picture, first, second, mask in zip(group, before, after, masks, strict=True):
+        _judge(picture, first, second, mask=mask, seconds=seconds * first.size / pixels, job=job)
+
+
+def _mask(picture: Picture, *, job: ShardJob) -> Mask | None:
+    return None if picture.scratches is None else load_mask(picture.record, picture.scratches, job=job)
+
+
+def _judge(
+    picture: Picture,
+    before: npt.NDArray[Any],
+    after: npt.NDArray[Any],
+    *,
+    mask: Mask | None,
+    seconds: float,
+    job: ShardJob,
+) -> None:
+    """Keep the result of a step, or refuse it and end the plan."""
+    from models.registry import get_method
+
+    step = picture.pending[0]
+    card = get_method(step.method_id).card
+    change = compare(before, after, mask=mask)
+    reason = None if picture.estimate is None else refusal(change, purpose=card.purpose, estimate=picture.estimate)
+    picture.seconds += seconds
+    picture.outcomes.append(
+        StepOutcome(
+            image_id=picture.record.image_id,
+            step_index=len(picture.outcomes),
+            method_id=step.method_id,
+            strength=step.strength,
+            reason=step.reason,
+            weights_sha256=dict(job.identities.methods).get(step.method_id),
+            device=job.identities.device,
+            precision=job.identities.precision if card.half_precision and card.weights else "float32",
+            seconds=seconds,
+            changed_fraction=change.changed_fraction,
+            accepted=reason is None,
+            note="passed the checks" if reason is None else f"not kept: {reason}",
+        )
+    )
+    if reason is None:
+        picture.pixels = after
+        picture.changed = picture.changed or change.changed_fraction > 0
+        picture.filled = picture.filled or card.needs_mask
+    else:
+        picture.refused = True

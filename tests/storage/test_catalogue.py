@@ -51,8 +51,9 @@ PLACE = {"run_id": "20261121", "collection": "glass-plates"}
 RECORD = ImageRecord(
     image_id=A, relative_path="a/b.tif", source_uri="file:///in/a/b.tif", source_sha256=A, source_bytes=99,
     format="tiff", page_index=0, page_count=1, width=64, height=48, channels=3, bits_per_sample=16,
-    has_alpha=False, compression="lzw",    orientation=1, icc_name="Adobe RGB", icc_sha256=B, dpi_x=600.0, dpi_y=600.0, has_exif=True, has_iptc=False,
-    has_xmp=True,    jpeg_table_quality=None, duplicate_of=None, working_copy="aa/x.npy",
+    has_alpha=False, compression="lzw", orientation=1,
+    icc_name="Adobe RGB", icc_sha256=B, dpi_x=600.0, dpi_y=600.0, has_exif=True, has_iptc=False,
+    has_xmp=True, jpeg_table_quality=None, duplicate_of=None, working_copy="aa/x.npy",
 )  # fmt: skip
 OUTCOME = StepOutcome(
     image_id=A, step_index=0, method_id="denoise", strength=1.0, reason="noisy", weights_sha256=B, device="cpu",

@@ -28,6 +28,8 @@ from models.scratches.synthesis import load_split
 from models.weights import WEIGHTS_FOLDER
 
 SEED = 11
+# Damage that is camouflaged by texture of its own contrast counts in the first two groups only.
+GROUPS = ("damaged", "damaged_and_aged", "damaged_conspicuous", "damaged_and_aged_conspicuous")
 CLEAN_SETS = ("CBSD68", "Set5", "Set14")
 Detector = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
 
@@ -55,7 +57,7 @@ def learned_detection(network: nn.Module) -> Detector:
 
 def score_damaged(data: Path, detector: Detector) -> dict[str, dict[str, float]]:
     """Return ROC AUC, precision, recall and IoU on the held-back set, as damaged and after ageing."""
-    histograms = {name: Histogram() for name in ("damaged", "damaged_and_aged")}
+    histograms = {name: Histogram() for name in GROUPS}
     overlaps = {name: Overlap() for name in histograms}
     aged_only: list[float] = []
     for picture in evaluation_pictures(load_split(data, "heldback"), seed=SEED):
@@ -64,8 +66,9 @@ def score_damaged(data: Path, detector: Detector) -> dict[str, dict[str, float]]
             aged_only.append(float(mask.mean()))
             continue
         name = "damaged_and_aged" if picture.aged else "damaged"
-        histograms[name].add(probability, picture)
-        overlaps[name].add(mask, picture)
+        for group, judged in ((name, picture), (f"{name}_conspicuous", picture.without_camouflaged())):
+            histograms[group].add(probability, judged)
+            overlaps[group].add(mask, judged)
     scores = {
         name: {
             "roc_auc": histograms[name].roc_auc(),
@@ -133,7 +136,8 @@ def oracle_thresholds(data: Path, network: nn.Module) -> dict[str, float]:
     for threshold in (0.3, 0.4, 0.5, 0.6, 0.7):
         overlap = Overlap()
         for picture, probability in measured:
-            overlap.add(grow_mask(probability, Thresholds(high=threshold, low=threshold, smallest_px=1)).mask, picture)
+            found = grow_mask(probability, Thresholds(high=threshold, low=threshold, smallest_px=1))
+            overlap.add(found.mask, picture.without_camouflaged())
         if overlap.f1 > best["f1"]:
             best = {"f1": overlap.f1, "threshold": threshold}
     return best

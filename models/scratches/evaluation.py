@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.degradations.damage_layers import FloatArray
 from models.scratches.synthesis import PatchSettings, TrainingData, age_damaged, damage_picture
 
 ProbabilityFunction: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -16,12 +18,28 @@ ProbabilityFunction: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationPicture:
-    """An 8-bit grey picture (H, W), its true mask, and which pixels count (False = damage too faint to be seen)."""
+    """An 8-bit grey picture (H, W), its true mask, and which pixels count (False = damage too faint to be seen).
+
+    `conspicuous`: intact pixels, and damage that also stands out from the texture it lies on (its change is at least
+    the deviation of the clean picture around it); the rest is camouflaged, for a human eye too.
+    """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     counts: NDArray[np.bool_]
+    conspicuous: NDArray[np.bool_]
     aged: bool
+
+    def without_camouflaged(self) -> EvaluationPicture:
+        """Return the same picture where only conspicuous damage counts."""
+        return replace(self, counts=self.counts & self.conspicuous)
+
+
+def local_deviation(grey: FloatArray, *, sigma_px: float = 4.0) -> FloatArray:
+    """Return the standard deviation of `grey` (H, W) around each pixel, in a Gaussian window."""
+    mean = cv2.GaussianBlur(grey, (0, 0), sigma_px)
+    square = cv2.GaussianBlur(grey * grey, (0, 0), sigma_px)
+    return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0)), np.float32)
 
 
 def evaluation_pictures(data: TrainingData, *, seed: int, side_max: int = 512) -> Iterator[EvaluationPicture]:
@@ -33,16 +51,18 @@ def evaluation_pictures(data: TrainingData, *, seed: int, side_max: int = 512) -
     for index, whole in enumerate((*data.benchmark_like, *data.photographs)):
         top, left = max(0, (whole.shape[0] - side_max) // 2), max(0, (whole.shape[1] - side_max) // 2)
         clean = whole[top : top + side_max, left : left + side_max].astype(np.float32) * np.float32(1 / 255)
-        nothing = np.zeros(clean.shape, np.bool_)
+        nothing, texture = np.zeros(clean.shape, np.bool_), local_deviation(clean)
         rng = np.random.default_rng((seed, index))
         for aged, damaged in ((False, True), (True, True), (True, False)):
             picture, mask = damage_picture(clean, data.overlays, rng, settings) if damaged else (clean, nothing)
-            counts = np.asarray(np.abs(picture - clean) >= settings.faint_change)
+            change = np.abs(picture - clean)
+            counts = np.asarray(change >= settings.faint_change)
+            conspicuous = ~mask | (change >= texture)
             if aged:
                 picture, weight = age_damaged(clean, picture, mask, rng, settings=settings)
                 counts = weight == 1
             levels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-            yield EvaluationPicture(image=levels, mask=mask, counts=counts | ~mask, aged=aged)
+            yield EvaluationPicture(image=levels, mask=mask, counts=counts | ~mask, conspicuous=conspicuous, aged=aged)
 
 
 @dataclass(slots=True)

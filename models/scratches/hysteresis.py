@@ -22,11 +22,17 @@ _STRIP_PIXELS = 4_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """Probabilities in [0, 1]: `high` seeds a component, `low` grows it; below `smallest_px` they are dropped."""
+    """Probabilities in [0, 1]: `high` seeds a component, `low` grows it; below `smallest_px` pixels it is dropped.
+
+    A component of more than `largest_share` of the picture and `largest_px` pixels is dropped, too: no scratch is that
+    large, but a lattice, a net or a striped cloth of the scene can be, and filling it would destroy the picture.
+    """
 
     high: float
     low: float
     smallest_px: int
+    largest_share: float = 0.1
+    largest_px: int = 2000
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high <= 1:
@@ -98,7 +104,8 @@ def grow_mask(probability: NDArray[np.uint8], thresholds: Thresholds, *, strip_r
     total = np.bincount(roots, weights=np.concatenate(sums), minlength=len(parents))
     best = np.zeros(len(parents))
     np.maximum.at(best, roots, np.concatenate(peaks))
-    kept = (best >= high) & (area >= max(1, thresholds.smallest_px))
+    largest = max(float(thresholds.largest_px), thresholds.largest_share * probability.size)
+    kept = (best >= high) & (area >= max(1, thresholds.smallest_px)) & (area <= largest)
     mask = np.zeros(probability.shape, np.bool_)
     for (top, labels, count), shift in zip(_strips(probability, low, rows), offsets, strict=False):
         keep = np.concatenate([[False], kept[roots[shift + 1 : shift + count + 1]]])

@@ -66,11 +66,20 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
 class Trainer:
     """Holds network, averaged weights and optimizer; `run` trains, `save` and `resume` keep the state."""
 
-    def __init__(self, data: TrainingData, out: Path, *, settings: TrainingSettings, patches: PatchSettings) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        out: Path,
+        *,
+        settings: TrainingSettings,
+        patches: PatchSettings,
+        device: str = "cpu",
+    ) -> None:
         torch.manual_seed(settings.seed)
+        self.device = torch.device(device)
         self.data, self.out, self.settings, self.patches = data, out, settings, patches
         self.network = ScratchUNet(NetworkSettings())
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
@@ -81,10 +90,10 @@ class Trainer:
         """Do one step; returns the loss."""
         settings = self.settings
         arrays = make_batch(self.data, seed=settings.seed, step=self.step, count=settings.batch, settings=self.patches)
-        images, masks, weights = (torch.from_numpy(array) for array in arrays)
+        images, masks, weights = (torch.from_numpy(array).to(self.device) for array in arrays)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, settings)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(images.contiguous(memory_format=torch.channels_last))
         loss = detection_loss(logits, masks, weights, settings=settings)
         self.optimizer.zero_grad(set_to_none=True)
@@ -119,7 +128,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from `out`/checkpoint.pt; raises ValueError when it belongs to another seed."""
-        state = torch.load(self.out / "checkpoint.pt", weights_only=True)
+        state = torch.load(self.out / "checkpoint.pt", map_location=self.device, weights_only=True)
         if state["seed"] != self.settings.seed:
             raise ValueError(
                 f"checkpoint has seed {state['seed']}, got --seed {self.settings.seed}; give the same seed"
@@ -147,7 +156,7 @@ class Trainer:
 
 def averaged_network(checkpoint: Path) -> tuple[ScratchUNet, int, int]:
     """Return the averaged network of a checkpoint, its steps and its seed."""
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = ScratchUNet(NetworkSettings())
     network.load_state_dict(state["average"])
     return network, int(state["step"]), int(state["seed"])
@@ -161,6 +170,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain-share", type=float, default=PatchSettings().plain_share, help="patches without ageing")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -168,7 +178,9 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = TrainingSettings(steps=arguments.steps, seed=arguments.seed)
     patches = PatchSettings(plain_share=arguments.plain_share)
-    trainer = Trainer(load_split(arguments.data, "train"), arguments.out, settings=settings, patches=patches)
+    trainer = Trainer(
+        load_split(arguments.data, "train"), arguments.out, settings=settings, patches=patches, device=arguments.device
+    )
     if arguments.resume and (arguments.out / "checkpoint.pt").exists():
         trainer.resume()
     trainer.run()

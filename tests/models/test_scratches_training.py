@@ -72,10 +72,17 @@ def test_loss_prefers_the_truth() -> None:
     assert float(right) < 0.05 < float(wrong)
 
 
+def _picture(mask: NDArray[np.bool_]) -> EvaluationPicture:
+    everywhere = np.ones_like(mask)
+    return EvaluationPicture(
+        image=mask.view(np.uint8), mask=mask, counts=everywhere, conspicuous=everywhere, aged=False
+    )
+
+
 def _striped() -> tuple[EvaluationPicture, NDArray[np.uint8]]:
     mask = np.zeros((30, 40), np.bool_)
     mask[10:13] = True
-    picture = EvaluationPicture(image=mask.view(np.uint8), mask=mask, counts=np.ones_like(mask), aged=False)
+    picture = _picture(mask)
     return picture, np.where(mask, 255, 20).astype(np.uint8)
 
 
@@ -101,7 +108,7 @@ def test_overlap_counts_pixels() -> None:
 
 def test_calibration_finds_thresholds_between_the_classes() -> None:
     picture, probability = _striped()
-    nothing = EvaluationPicture(image=picture.image, mask=picture.mask & False, counts=picture.counts, aged=False)
+    nothing = _picture(picture.mask & False)
     quiet = (nothing, np.full(picture.mask.shape, 20, np.uint8))
     thresholds, figures = choose_thresholds([(picture, probability)], [quiet], settings=CalibrationSettings())
     assert figures["f1"] == 1.0

@@ -23,9 +23,9 @@ class Thresholds:
 
     confidence: float = 0.5
     noise_sigma: float = 4.5
-    jpeg_quality: float = 80.0
+    jpeg_quality: float = 70.0
     blur_sigma_px: float = 0.75
-    fading: float = 0.15
+    fading: float = 0.45
     colour_cast: float = 8.0
     scratch_coverage: float = 1e-5
     review_coverage: float = 0.3

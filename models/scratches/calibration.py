@@ -169,7 +169,8 @@ def make_card(*, steps: int, seed: int, metrics: dict[str, Any]) -> WeightCard:
         commit="",
         metrics=metrics,
         notes="Trained on synthetic damage only, for 13,000 steps; short of its aim (ROC AUC 0.98). Damage on texture "
-        "and faint marks are missed; foliage, spray and lattices can be marked. Next: wider first levels, many more steps. "
+        "and faint marks are missed; foliage, spray and lattices can be marked. Next: "
+        "wider first levels, many more steps. "
         "Thresholds were chosen on 20 photographs and 39 overlays kept out of the training. The first 6,674 steps ran "
         "with the code of commit 877c907.",
     )

@@ -19,8 +19,8 @@ Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 _STRIP_PIXELS = 1 << 21
-# Averaged down to this side, noise and detail vanish and colour remains.
-_COLOUR_SIDE = 48
+# Averaged over blocks of at least 10 x 10 pixels, noise and detail vanish and colour remains.
+_COLOUR_SIDE, _COLOUR_BLOCK = 48, 10
 LARGEST_COLOUR_SHIFT = 4.0
 # White noise of variance s2 adds 2 s2 to the squared difference of neighbours, in each of two directions.
 _NOISE_ENERGY = 4.0
@@ -113,8 +113,7 @@ def _gradient_energy(part: Pixels, kept: Mask | None) -> tuple[float, int]:
 
 
 def _averaged(picture: Pixels) -> Pixels:
-    scale = _COLOUR_SIDE / max(picture.shape[:2])
-    if scale >= 1:
-        return np.asarray(picture)
+    longest = max(picture.shape[:2])
+    scale = min(_COLOUR_SIDE, max(1, longest // _COLOUR_BLOCK)) / longest
     height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
     return np.asarray(cv2.resize(np.asarray(picture), (width, height), interpolation=cv2.INTER_AREA))

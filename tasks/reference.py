@@ -19,8 +19,12 @@ from storage.locations import Location
 
 @lru_cache(maxsize=4)
 def list_reference(uri: str, sha256: str | None) -> dict[str, str]:
-    """Return {relative path without suffix: relative path} of a reference folder; `sha256` keys the cache."""
-    return {str(PurePosixPath(path).with_suffix("")): path for path in Location(uri).list()}
+    """Return {name: relative path} of a reference folder, each path under its full name and without its suffix.
+
+    `sha256` keys the cache: a folder that changed is listed anew.
+    """
+    paths = Location(uri).list()
+    return {str(PurePosixPath(path).with_suffix("")): path for path in paths} | {path: path for path in paths}
 
 
 def reference_fingerprint(uri: str | None) -> str | None:
@@ -43,7 +47,9 @@ def find_reference(
     """Return the clean original of an image in its working form; None when there is none of its shape."""
     if uri is None:
         return None
-    found = list_reference(uri, sha256).get(str(PurePosixPath(record.relative_path).with_suffix("")))
+    known, path = list_reference(uri, sha256), record.relative_path
+    # cat.jpg is looked for as cat.jpg and cat.jpg.png, then as cat.png or cat with any other suffix.
+    found = known.get(path) or known.get(str(PurePosixPath(path).with_suffix("")))
     if found is None:
         return None
     clean = working_page(Location(uri).join(found), page_index=record.page_index, limits=limits)

@@ -29,6 +29,7 @@ _TRANSIENT_ERRNO = frozenset(
 _TRANSIENT_NAMES = frozenset(
     {
         "botocore.exceptions.HTTPClientError",
+        "botocore.exceptions.ConnectionError",
         "botocore.exceptions.IncompleteReadError",
         "aiohttp.client_exceptions.ClientError",
         "fsspec.exceptions.FSTimeoutError",

@@ -1,0 +1,141 @@
+"""The `lacuna` command: exit codes, errors a user can act on, JSON, and that help costs nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.run_summary import RunSummary
+
+RUNNER = CliRunner()
+SUMMARY = RunSummary(
+    run_id="r",
+    collection="c",
+    source="file:///s",
+    destination="file:///d",
+    images=3,
+    restored=1,
+    untouched=1,
+    review=1,
+    quarantined=0,
+    failed=0,
+    seconds=1.0,
+    images_per_second=3.0,
+    device="cpu",
+    precision="float32",
+    catalogue_uri="file:///d/catalogue",
+)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["inspect", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom flows.cli import app\n"
+        f"try:\n    app({arguments!r})\nexcept SystemExit as end:\n    code = end.code\n"
+        "heavy = {'torch', 'prefect', 'cv2', 'numpy', 'pyarrow', 'pyvips', 'duckdb'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy), 'CODE', code)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "HEAVY [] CODE 0" in found.stdout
+    assert "Usage" in found.stdout
+
+
+def test_help_documents_the_exit_codes() -> None:
+    text = " ".join(RUNNER.invoke(app, ["restore", "--help"]).stdout.replace("│", " ").split())
+    for phrase in ("0 = all fine", "1 = some images failed", "2 = wrong usage"):
+        assert phrase in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, 0),
+        ({"quarantined": 1, "images": 4}, 1),
+        ({"failed": 2, "images": 5}, 1),
+        ({"restored": 0, "untouched": 0, "review": 0, "failed": 3}, 2),
+    ],
+)
+def test_exit_code_says_what_became_of_the_images(changes: dict[str, int], code: int) -> None:
+    from flows.commands.restoring import exit_code
+
+    assert exit_code(replace(SUMMARY, **changes)) == code
+
+
+def test_missing_source_is_named(tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["restore", str(tmp_path / "nowhere"), str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_destination_inside_source_is_refused(archive: Path) -> None:
+    result = RUNNER.invoke(app, ["restore", str(archive), str(archive / "out")])
+    assert result.exit_code == 2
+    assert "inside the source" in result.stderr
+    assert not (archive / "out").exists()
+
+
+def test_destination_that_cannot_be_written_is_refused(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = RUNNER.invoke(app, ["restore", str(archive), str(tmp_path / "file" / "out")])
+    assert result.exit_code == 2
+    assert "file" in result.stderr
+
+
+@pytest.mark.parametrize("given", ["denoise", "denoise=two", "denoise=2", "=1"])
+def test_wrong_strength_is_explained(archive: Path, tmp_path: Path, given: str) -> None:
+    result = RUNNER.invoke(app, ["restore", str(archive), str(tmp_path / "out"), "--strength", given])
+    assert result.exit_code == 2
+    assert "METHOD=NUMBER" in result.stderr
+
+
+def test_unknown_method_gets_the_nearest_name(archive: Path, tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["restore", str(archive), str(tmp_path / "out"), "--strength", "denois=1"])
+    assert result.exit_code == 2
+    assert "denoise" in result.stderr
+
+
+def test_methods_lists_every_card() -> None:
+    result = RUNNER.invoke(app, ["methods", "--json"])
+    assert result.exit_code == 0
+    assert {"denoise", "deblock", "deblur", "fill"} <= {card["id"] for card in json.loads(result.stdout)}
+
+
+def test_inspect_writes_nothing_and_plans(archive: Path) -> None:
+    before = sorted(path for path in archive.parent.rglob("*"))
+    result = RUNNER.invoke(app, ["inspect", str(archive), "--json", "--device", "cpu", "--strength", "deblur=0"])
+    assert result.exit_code == 1, result.output  # the corrupt file
+    found = {entry["path"]: entry for entry in json.loads(result.stdout)}
+    assert [step["method_id"] for step in found["a/noisy.png"]["plan"]["steps"]] == ["denoise"]
+    assert found["a/clean.png"]["plan"]["steps"] == []
+    assert found["b/corrupt.jpg"]["error"]
+    assert sorted(path for path in archive.parent.rglob("*")) == before
+
+
+def test_catalogue_without_one_says_so(tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["catalogue", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no catalogue" in result.stderr
+
+
+def test_restore_catalogue_and_csv(prefect_server: None, archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["restore", str(archive), str(out), "--json", "--device", "cpu", "--reference", str(archive)]
+    result = RUNNER.invoke(app, command)
+    assert result.exit_code == 1, result.output  # one quarantined
+    summary = json.loads(result.stdout)
+    assert (summary["images"], summary["quarantined"]) == (7, 1)
+    asked = RUNNER.invoke(app, ["catalogue", str(out), "SELECT count(*) AS n FROM images", "--json"])
+    assert json.loads(asked.stdout) == [{"n": 7}]
+    wrong = RUNNER.invoke(app, ["catalogue", str(out), "SELECT nothing FROM images"])
+    assert wrong.exit_code == 2
+    csv = tmp_path / "images.csv"
+    assert RUNNER.invoke(app, ["catalogue", str(out), "--csv", str(csv)]).exit_code == 0
+    assert len(csv.read_text().splitlines()) == 8

@@ -1,0 +1,210 @@
+"""The whole flow on a small archive: what it writes, and what running it again does and does not compute."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pyvips
+from conftest import build_archive, smooth_picture, write_picture
+
+import flows.prefect_settings  # noqa: F401 - before prefect
+import tasks.detect
+import tasks.estimate
+import tasks.ingest
+import tasks.measure
+import tasks.restore
+import tasks.route
+import tasks.steps
+from flows.restore_archive import restore_archive
+from flows.run_summary import RunSummary
+from storage.catalogue import query
+from storage.errors import IngestError, OutputError
+from storage.locations import Location
+from tasks.jobs import RestoreOptions
+
+# Only noise is treated, so that these tests do not hang on what the estimator makes of drawn discs.
+OPTIONS = RestoreOptions(
+    shard_images=2, device="cpu", precision="float32", strengths=(("deblock", 0.0), ("deblur", 0.0), ("fill", 0.0))
+)
+STAGES = {
+    "ingest": tasks.ingest,
+    "detect": tasks.detect,
+    "estimate": tasks.estimate,
+    "route": tasks.route,
+    "restore": tasks.restore,
+    "measure": tasks.measure,
+}
+
+
+@dataclass
+class Workspace:
+    """An archive, where it is restored to, and what the first run said."""
+
+    source: Path
+    destination: Path
+    first: RunSummary
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def run(self) -> RunSummary:
+        return restore_archive(str(self.source), str(self.destination), OPTIONS)
+
+    def rows(self, sql: str = "SELECT * FROM images ORDER BY relative_path, page_index") -> list[dict[str, Any]]:
+        return query(Location(str(self.destination)).join("catalogue"), sql).to_pylist()
+
+    def output(self, path: str) -> Path:
+        return self.destination / "images" / path
+
+
+@pytest.fixture(scope="module")
+def restored(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("run")
+    source = build_archive(folder / "archive")
+    first = restore_archive(str(source), str(folder / "out"), OPTIONS)
+    return Workspace(source=source, destination=folder / "out", first=first)
+
+
+@pytest.fixture
+def counted(restored: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The workspace with every stage's body counted."""
+    restored.calls = Counter()
+    for name, module in STAGES.items():
+        monkeypatch.setattr(module, name, _counting(restored.calls, name, getattr(module, name)))
+    return restored
+
+
+def _counting(calls: Counter[str], name: str, body: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls[name] += 1
+        return body(*args, **kwargs)
+
+    return counted
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(pyvips.Image.new_from_file(str(path)).numpy(), np.float64)
+
+
+def test_first_run_counts_every_file(restored: Workspace) -> None:
+    summary = restored.first
+    assert (summary.images, summary.quarantined, summary.failed) == (7, 1, 0)
+    assert summary.restored == 3
+    assert summary.untouched == 3
+    assert summary.broken_shards == ()
+    assert Path(summary.report_uri.removeprefix("file://")).is_file()
+
+
+def test_noisy_pictures_come_nearer_to_the_truth(restored: Workspace) -> None:
+    truth = smooth_picture(2) * 255
+    before = np.abs(pixels(restored.source / "a" / "noisy.png") - truth).mean()
+    after = np.abs(pixels(restored.output("a/noisy.png")) - truth).mean()
+    assert after < 0.5 * before
+
+
+def test_depth_is_kept(restored: Workspace) -> None:
+    assert pyvips.Image.new_from_file(str(restored.output("b/noisy_16.tif"))).format == "ushort"
+
+
+@pytest.mark.parametrize("path", ["a/clean.png", "b/clean_16.tif", "b/twin.png"])
+def test_untouched_pictures_are_copied_byte_for_byte(restored: Workspace, path: str) -> None:
+    assert restored.output(path).read_bytes() == (restored.source / path).read_bytes()
+
+
+def test_corrupt_member_is_one_quarantine_row(restored: Workspace) -> None:
+    rows = [row for row in restored.rows() if row["status"] == "quarantined"]
+    assert [row["relative_path"] for row in rows] == ["b/corrupt.jpg"]
+    assert rows[0]["error_kind"]
+    assert rows[0]["error_text"]
+    assert not restored.output("b/corrupt.jpg").exists()
+
+
+def test_twin_names_the_first_file_with_its_bytes(restored: Workspace) -> None:
+    twins = {row["relative_path"]: row["duplicate_of"] for row in restored.rows() if row["duplicate_of"]}
+    assert twins == {"b/twin.png": "a/clean.png"}
+
+
+def test_steps_and_metrics_have_rows(restored: Workspace) -> None:
+    steps = restored.rows("SELECT relative_path, method_id, accepted, weights_sha256 FROM steps")
+    assert {row["method_id"] for row in steps} == {"denoise"}
+    assert all(row["accepted"] and len(row["weights_sha256"]) == 64 for row in steps)
+    metrics = restored.rows("SELECT DISTINCT metric FROM metrics")
+    assert {row["metric"] for row in metrics} >= {"changed_fraction", "colour_shift_ciede2000", "detail_retention"}
+
+
+def test_working_copies_are_gone(restored: Workspace) -> None:
+    from flows.home import lacuna_home
+
+    assert not list((lacuna_home() / "working").rglob("*.npy"))
+
+
+def test_running_again_computes_nothing(counted: Workspace) -> None:
+    before = counted.rows()
+    again = counted.run()
+    assert counted.calls == Counter()
+    assert again.run_id == counted.first.run_id
+    assert counted.rows() == before
+
+
+def test_missing_output_is_written_again(counted: Workspace) -> None:
+    kept = counted.output("a/noisy.png").read_bytes()
+    counted.output("a/noisy.png").unlink()
+    counted.run()
+    assert counted.output("a/noisy.png").read_bytes() == kept
+    assert counted.calls["restore"] == 1
+    assert counted.calls["detect"] == counted.calls["ingest"] == 0
+
+
+def test_edited_image_recomputes_its_shard_alone(counted: Workspace) -> None:
+    write_picture(counted.source / "a" / "noisy_grey.png", smooth_picture(9, grey=True), noise_sigma=20)
+    counted.run()
+    assert set(counted.calls.values()) == {1}
+    assert set(counted.calls) == set(STAGES)
+    rows = counted.rows()
+    assert len(rows) == 7
+    assert len({row["relative_path"] for row in rows}) == 7
+
+
+def test_failed_image_is_a_row_and_tried_again(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "archive" / "bad.png", smooth_picture(2), noise_sigma=25)
+    write_picture(tmp_path / "archive" / "good.png", smooth_picture(3), noise_sigma=25)
+    real = tasks.steps._apply_step
+
+    def broken(group: Any, **kwargs: Any) -> None:
+        if any(picture.record.relative_path == "bad.png" for picture in group):
+            raise RuntimeError("the network choked")
+        real(group, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks.steps, "_apply_step", broken)
+        first = restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS)
+    assert (first.restored, first.failed) == (1, 1)
+    assert first.failures == (("bad.png", "RuntimeError", "denoise: the network choked"),)
+    assert not (tmp_path / "out" / "images" / "bad.png").exists()
+
+    again = restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS)
+    assert (again.restored, again.failed) == (2, 0)
+    rows = query(Location(str(tmp_path / "out" / "catalogue")), "SELECT relative_path, status FROM images").to_pylist()
+    assert sorted((row["relative_path"], row["status"]) for row in rows) == [
+        ("bad.png", "restored"),
+        ("good.png", "restored"),
+    ]
+
+
+def test_destination_inside_source_is_refused(prefect_server: None, archive: Path) -> None:
+    with pytest.raises(OutputError, match="inside the source"):
+        restore_archive.fn(str(archive), str(archive / "out"), OPTIONS)
+
+
+def test_source_without_pictures_is_refused(tmp_path: Path) -> None:
+    from tasks.survey import survey
+
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(IngestError, match="holds no pictures"):
+        survey(str(tmp_path), OPTIONS)

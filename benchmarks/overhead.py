@@ -124,7 +124,7 @@ def whole_flow(source: Path, destination: Path) -> None:
 
 
 def measure_overhead(folder: Path, *, count: int, side: int, turns: int) -> Overhead:
-    """Time loop and flow in turns on the same pictures, each time into a new folder with an empty cache."""
+    """Time loop and flow in turns on the same pictures, each time from and into a new folder."""
     source = build_pictures(folder / "pictures", count=count, side=side)
     warm = build_pictures(folder / "warm", count=8, side=side)
     bare_loop(warm, folder / "warm-loop")
@@ -134,11 +134,14 @@ def measure_overhead(folder: Path, *, count: int, side: int, turns: int) -> Over
     for turn in range(turns):
         # Every other turn begins with the other one, so that a drift of the machine cancels out.
         for name, work in works if turn % 2 == 0 else works[::-1]:
-            destination = folder / f"{name}-{turn}"
+            destination, pictures = folder / f"{name}-{turn}", folder / f"pictures-{name}-{turn}"
+            # Another place is another archive: nothing of an earlier turn is in the cache for it.
+            shutil.copytree(source, pictures)
             started = time.perf_counter()
-            work(source, destination)
+            work(pictures, destination)
             seconds[name].append(time.perf_counter() - started)
             shutil.rmtree(destination)
+            shutil.rmtree(pictures)
     ratios = [flow / loop for flow, loop in zip(seconds["flow"], seconds["loop"], strict=True)]
     return Overhead(
         images=count,

@@ -37,7 +37,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="denoise",
         corruption=BlindNoise(),
         patches=PatchSettings(grey_share=0.3, tint_share=0.05),
-        schedule=Schedule(steps=8500),
+        schedule=Schedule(steps=7300),
     ),
     Recipe(
         id="deblock",

@@ -6,6 +6,9 @@ command, or deploy it to a Prefect server: `restore_archive(source, destination,
 
 from __future__ import annotations
 
+import flows.prefect_settings  # noqa: F401 - it must come before prefect
+
+# isort: split
 import time
 from dataclasses import replace
 from typing import Any

@@ -241,6 +241,15 @@ def test_collection_is_the_name_of_the_source() -> None:
     assert collection_name("/archives/x", RestoreOptions(collection="Chosen")) == "Chosen"
 
 
+@pytest.mark.parametrize("module", ["flows.restore_archive", "flows.commands.inspecting"])
+def test_prefect_is_imported_after_its_settings(module: str) -> None:
+    program = f"import sys, {module}; found = list(sys.modules); print(*(found.index(n) for n in sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "flows.prefect_settings", "prefect"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    settings, prefect = map(int, found.stdout.split())
+    assert settings < prefect
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [({}, "home/prefect"), ({"PREFECT_API_URL": "http://x/api"}, "None"), ({"PREFECT_HOME": "/own"}, "/own")],

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_unshuffle
 
 
 class ResidualBlock(nn.Module):
@@ -79,3 +79,19 @@ class ResidualUNet(nn.Module):
         for index in reversed(range(len(self.ups))):
             features = self.decoders[index](self.ups[index](features) + skips[index])
         return x[:, : self.out_channels] - pixel_shuffle(self.tail(features), self.unshuffle)
+
+
+def pull_push(image: Tensor, mask: Tensor, *, levels: int = 7) -> Tensor:
+    """Fill the holes of `image` (B, C, H, W) smoothly: averages of known pixels, pulled down and pushed up a pyramid.
+
+    `mask` (B, 1, H, W) is 1 where a pixel is missing; known pixels come back as they were. After Gortler et al., "The
+    Lumigraph", SIGGRAPH 1996, section 3.4. A hole without any known pixel around becomes 0.
+    """
+    known = 1.0 - mask
+    if levels == 0 or min(image.shape[-2:]) < 2:
+        return image * known
+    weight = avg_pool2d(known, 2, ceil_mode=True, count_include_pad=False)
+    coarse = avg_pool2d(image * known, 2, ceil_mode=True, count_include_pad=False) / weight.clamp_min(1e-6)
+    coarse = pull_push(coarse * (weight > 0), (weight <= 0).to(image.dtype), levels=levels - 1)
+    smooth = interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=False)
+    return image * known + smooth * mask

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.blocks import ResidualUNet
+from models.blocks import ResidualUNet, pull_push
 from models.method import Context, MethodCard
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
@@ -45,7 +45,7 @@ class BlindRestorer:
 
 @dataclass(frozen=True, slots=True)
 class HoleFiller:
-    """A network that sees the picture with its holes blanked, and the mask as a fourth channel."""
+    """A network that sees the picture with its holes filled smoothly, and the mask as a fourth channel."""
 
     card: MethodCard
 
@@ -62,7 +62,7 @@ class HoleFiller:
             raise ValueError(
                 f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
             )
-        filled: Tensor = network(torch.cat([image * (1.0 - mask), mask], dim=1))
+        filled: Tensor = network(torch.cat([pull_push(image, mask), mask], dim=1))
         return filled
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.blocks import pull_push
 from models.degradations.blur import BoxBlur, GaussianBlur
 from models.degradations.damage_layers import LAYERS
 from models.degradations.jpeg import JpegCompression
@@ -102,7 +103,7 @@ class MildBlur:
 
 @dataclass(frozen=True, slots=True)
 class Holes:
-    """Blanked pixels and their mask as a fourth channel: random pixels for some patches, damage shapes for the others.
+    """Holes filled smoothly, their mask as a fourth channel: random pixels for some patches, damage shapes for others.
 
     Shapes are those of `models.degradations.damage_layers`, grown by 1-3 px as the detector's masks are; the loss
     counts the holes alone.
@@ -115,7 +116,7 @@ class Holes:
         count, _, height, width = clean.shape
         holes = [self._hole(height, width, rng=rng) for _ in range(count)]
         mask = torch.from_numpy(np.stack(holes)[:, None].astype(np.float32))
-        return Example(torch.cat([clean * (1.0 - mask), mask], dim=1), clean, mask)
+        return Example(torch.cat([pull_push(clean, mask), mask], dim=1), clean, mask)
 
     def _hole(self, height: int, width: int, *, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
         if rng.random() < self.random_pixel_share:

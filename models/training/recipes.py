@@ -59,8 +59,9 @@ RECIPES: tuple[Recipe, ...] = (
         id="fill",
         corruption=Holes(),
         patches=PatchSettings(side=96, batch=8, grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=4000),
+        schedule=Schedule(steps=2600),
         in_channels=4,
+        start_from="denoise",
         seed=3,
     ),
 )

@@ -67,13 +67,15 @@ def test_grey_patches_get_grey_noise() -> None:
     assert torch.equal(noisy[:, 0], noisy[:, 2])
 
 
-def test_holes_blank_exactly_what_the_mask_says() -> None:
+def test_holes_change_exactly_what_the_mask_says() -> None:
     clean = torch.rand(6, 3, 32, 32)
     example = Holes()(clean, np.random.default_rng(1))
     mask = example.network_input[:, 3:]
     assert example.weight is not None
     assert torch.equal(mask, example.weight)
-    assert torch.equal(example.network_input[:, :3], clean * (1 - mask))
+    filled = example.network_input[:, :3]
+    assert torch.equal(filled * (1 - mask), clean * (1 - mask))
+    assert not torch.equal(filled * mask, clean * mask)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
 
 

@@ -26,6 +26,7 @@ class Thresholds:
     jpeg_quality: float = 70.0
     blur_sigma_px: float = 0.75
     fading: float = 0.45
+    fading_with_cast: float = 0.25
     colour_cast: float = 8.0
     scratch_coverage: float = 1e-5
     review_coverage: float = 0.3
@@ -118,9 +119,11 @@ def _colour(finding: _Finding) -> Step | None:
         return None
     fading, cast = finding.sure(finding.estimate.fading), finding.sure(finding.estimate.colour_cast)
     thresholds = finding.options.thresholds
-    if (fading or 0.0) < thresholds.fading:
+    # Dyes fade unevenly: lost range together with a cast is the mark of it, lost range alone may be a misty morning.
+    tinted = cast is not None and cast >= thresholds.colour_cast
+    if (fading or 0.0) < (thresholds.fading_with_cast if tinted else thresholds.fading):
         return None
-    tint = f" with a cast of {cast:.0f} CIELAB units" if cast is not None and cast >= thresholds.colour_cast else ""
+    tint = f" with a cast of {cast:.0f} CIELAB units" if tinted else ""
     return Step(
         method_id="tonal-range",
         strength=finding.options.strength("tonal-range"),

@@ -100,7 +100,7 @@ def detect(
     )
 
 
-def mask_for_filling(detection: ScratchDetection, *, dilation_px: int = 2) -> NDArray[np.bool_]:
+def mask_for_filling(detection: ScratchDetection, *, dilation_px: int = 1) -> NDArray[np.bool_]:
     """Return the mask (H, W) bool grown by `dilation_px` pixels: the rim of a scratch is blurred into the picture."""
     if dilation_px < 0:
         raise ValueError(f"dilation_px must be 0 or more, got {dilation_px}")

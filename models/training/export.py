@@ -29,7 +29,7 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
     if (folder / f"{recipe_id}.json").exists():
         old = load_card(recipe_id)
         previous = f"replaces {old.sha256[:16]} ({old.steps} steps), which measured {old.metrics}"
-    start = f" --start-from <{recipe.start_from}>" if recipe.start_from else ""
+    start = f" --start-from <folder of {recipe.start_from}>" if recipe.start_from else ""
     card = WeightCard(
         id=recipe_id,
         sha256="",

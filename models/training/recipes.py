@@ -15,7 +15,7 @@ from models.training.photographs import PatchSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How one weight file is made. `start_from` names the recipe whose weights it starts from."""
+    """How one weight file is made. `start_from` says which run it starts from, as arguments of this command."""
 
     id: str
     corruption: Corruption
@@ -43,8 +43,8 @@ RECIPES: tuple[Recipe, ...] = (
         id="deblock",
         corruption=BlindJpeg(),
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=3000),
-        start_from="denoise",
+        schedule=Schedule(steps=4500),
+        start_from="denoise --steps 5500",
         seed=1,
     ),
     Recipe(
@@ -52,7 +52,7 @@ RECIPES: tuple[Recipe, ...] = (
         corruption=MildBlur(),
         patches=PatchSettings(grey_share=0.25, tint_share=0.05),
         schedule=Schedule(steps=1800),
-        start_from="denoise",
+        start_from="denoise --steps 5500",
         seed=2,
     ),
     Recipe(
@@ -61,7 +61,7 @@ RECIPES: tuple[Recipe, ...] = (
         patches=PatchSettings(side=96, batch=8, grey_share=0.35, tint_share=0.05),
         schedule=Schedule(steps=2600),
         in_channels=4,
-        start_from="denoise",
+        start_from="denoise --steps 5500",
         seed=3,
     ),
 )

@@ -21,6 +21,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 TARGET_RATIO = 1.15
 TARGET_PEAK_GB = 3.0
@@ -28,12 +32,16 @@ TARGET_PEAK_GB = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overhead:
-    """Seconds of each turn, and the median over turns of flow / loop."""
+    """Wall seconds of each turn, and the median over turns of flow / loop.
+
+    cpu_ratio: the same of this process's CPU time: what the flow does more, whatever else the machine is busy with.
+    """
 
     images: int
     loop_seconds: tuple[float, ...]
     flow_seconds: tuple[float, ...]
     ratio: float
+    cpu_ratio: float
 
 
 def build_pictures(folder: Path, *, count: int, side: int) -> Path:
@@ -65,53 +73,59 @@ def build_pictures(folder: Path, *, count: int, side: int) -> Path:
 
 def bare_loop(source: Path, destination: Path) -> None:
     """Do the flow's work on a folder, picture by picture, with nothing around it."""
-    from models.estimation.estimate import estimate_degradation
-    from models.routing.rules import plan_for
-    from models.run import RunSettings
-    from models.scratches.detector import detect, mask_for_filling
-    from models.types import Estimated, ScratchReport
     from storage.archives import open_source
     from storage.ingest import ingest_member
     from storage.limits import IngestLimits
     from storage.locations import Location
     from storage.outputs import copy_untouched, write_output
     from storage.working_copies import WorkingCopies
-    from tasks.device import detector, runner
 
-    defaults, limits = RunSettings(), IngestLimits()
-    chosen = runner(defaults.device, defaults.precision, defaults.tile)
-    network = detector(chosen.device)
+    limits = IngestLimits()
     archive, copies, target = open_source(str(source), limits=limits), WorkingCopies(destination), Location(destination)
     for member in list(archive.members()):
         (record, *_), _ = ingest_member(archive, member, copies=copies, limits=limits)
         pixels, path = copies.load(record), archive.local_path(member) or archive.read(member)
-        found = detect(pixels, network=network, device=chosen.device)
-        mask = mask_for_filling(found)
-        report = ScratchReport(
-            coverage=found.coverage,
-            components=found.components,
-            confidence=found.confidence,
-            threshold=0.5,
-            mask="in memory" if found.components else None,
-            mask_sha256=None,
-            detector="bare",
-        )
-        estimate = estimate_degradation(
-            pixels,
-            scratch_mask=mask if found.components else None,
-            scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
-            jpeg_table_quality=record.jpeg_table_quality,
-            device=chosen.device,
-        )
-        plan = plan_for(estimate, report)
-        for step in plan.steps:
-            (pixels,) = chosen.apply(
-                step.method_id, [pixels], masks=[mask], estimates=[estimate], strengths=[step.strength]
-            )
-        if plan.steps:
-            write_output([(record, pixels)], source=path, destination=target)
+        restored = restore_alone(pixels, table_quality=record.jpeg_table_quality)
+        if restored is not pixels:
+            write_output([(record, restored)], source=path, destination=target)
         else:
             copy_untouched(record, source=path, destination=target)
+
+
+def restore_alone(pixels: npt.NDArray[Any], *, table_quality: float | None) -> npt.NDArray[Any]:
+    """Return one picture through detector, estimator and the methods of its plan; itself when the plan is empty."""
+    from models.estimation.estimate import estimate_degradation
+    from models.routing.rules import plan_for
+    from models.run import RunSettings
+    from models.scratches.detector import detect, mask_for_filling
+    from models.types import Estimated, ScratchReport
+    from tasks.device import detector, runner
+
+    defaults = RunSettings()
+    chosen = runner(defaults.device, defaults.precision, defaults.tile)
+    found = detect(pixels, network=detector(chosen.device), device=chosen.device)
+    mask = mask_for_filling(found) if found.components else None
+    report = ScratchReport(
+        coverage=found.coverage,
+        components=found.components,
+        confidence=found.confidence,
+        threshold=0.5,
+        mask=None if mask is None else "in memory",
+        mask_sha256=None,
+        detector="bare",
+    )
+    estimate = estimate_degradation(
+        pixels,
+        scratch_mask=mask,
+        scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
+        jpeg_table_quality=table_quality,
+        device=chosen.device,
+    )
+    for step in plan_for(estimate, report).steps:
+        (pixels,) = chosen.apply(
+            step.method_id, [pixels], masks=[mask], estimates=[estimate], strengths=[step.strength]
+        )
+    return pixels
 
 
 def whole_flow(source: Path, destination: Path) -> None:
@@ -130,6 +144,7 @@ def measure_overhead(folder: Path, *, count: int, side: int, turns: int) -> Over
     bare_loop(warm, folder / "warm-loop")
     whole_flow(warm, folder / "warm-flow")
     seconds: dict[str, list[float]] = {"loop": [], "flow": []}
+    cpu: dict[str, list[float]] = {"loop": [], "flow": []}
     works: tuple[tuple[str, Callable[[Path, Path], None]], ...] = (("loop", bare_loop), ("flow", whole_flow))
     for turn in range(turns):
         # Every other turn begins with the other one, so that a drift of the machine cancels out.
@@ -137,18 +152,24 @@ def measure_overhead(folder: Path, *, count: int, side: int, turns: int) -> Over
             destination, pictures = folder / f"{name}-{turn}", folder / f"pictures-{name}-{turn}"
             # Another place is another archive: nothing of an earlier turn is in the cache for it.
             shutil.copytree(source, pictures)
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             work(pictures, destination)
             seconds[name].append(time.perf_counter() - started)
+            cpu[name].append(time.process_time() - cpu_started)
             shutil.rmtree(destination)
             shutil.rmtree(pictures)
-    ratios = [flow / loop for flow, loop in zip(seconds["flow"], seconds["loop"], strict=True)]
     return Overhead(
         images=count,
         loop_seconds=tuple(round(value, 2) for value in seconds["loop"]),
         flow_seconds=tuple(round(value, 2) for value in seconds["flow"]),
-        ratio=round(statistics.median(ratios), 3),
+        ratio=_median_ratio(seconds),
+        cpu_ratio=_median_ratio(cpu),
     )
+
+
+def _median_ratio(values: dict[str, list[float]]) -> float:
+    ratios = [flow / loop for flow, loop in zip(values["flow"], values["loop"], strict=True)]
+    return round(statistics.median(ratios), 3)
 
 
 def measure_memory(folder: Path, *, megapixels: float) -> dict[str, float]:

@@ -29,6 +29,8 @@ class Thresholds:
     fading_with_cast: float = 0.25
     colour_cast: float = 8.0
     scratch_coverage: float = 1e-5
+    scratch_places: int = 3
+    scratch_confidence_alone: float = 0.85
     review_coverage: float = 0.3
     review_noise_sigma: float = 70.0
 
@@ -69,12 +71,25 @@ def _fill(finding: _Finding) -> Step | None:
         return None
     if scratches.confidence < thresholds.confidence or scratches.coverage > thresholds.review_coverage:
         return None
+    if _isolated(finding):
+        return None
     method = finding.options.fill_method
     return Step(
         method_id=method,
         strength=finding.options.strength(method),
         reason=f"{scratches.components} damaged places cover {scratches.coverage:.2%} of the picture",
     )
+
+
+def _isolated(finding: _Finding) -> bool:
+    """Whether only one or two places were found, none of them beyond doubt.
+
+    Wear rarely comes alone; a lone finding on a clean picture is mostly a wire, a mast or a blade of grass.
+    """
+    scratches, thresholds = finding.scratches, finding.options.thresholds
+    if scratches.mask is None or scratches.components >= thresholds.scratch_places:
+        return False
+    return thresholds.confidence <= scratches.confidence < thresholds.scratch_confidence_alone
 
 
 def _deblock(finding: _Finding) -> Step | None:
@@ -158,6 +173,8 @@ def _doubt(finding: _Finding) -> str | None:
     thresholds = finding.options.thresholds
     if finding.scratches.coverage > thresholds.review_coverage:
         return f"{finding.scratches.coverage:.0%} of the picture looks damaged, more than can be filled faithfully"
+    if _isolated(finding):
+        return f"{finding.scratches.components} place(s) may be damaged, too few to be sure"
     sigma = finding.sure(finding.estimate.noise_sigma)
     if sigma is not None and sigma > thresholds.review_noise_sigma:
         return f"noise of σ {sigma:.0f} is beyond what the denoiser was trained for"

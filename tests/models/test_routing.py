@@ -56,10 +56,10 @@ def estimate(**known: tuple[float, float]) -> DegradationEstimate:
     )
 
 
-def scratches(coverage: float = 0.0, confidence: float = 0.9) -> ScratchReport:
+def scratches(coverage: float = 0.0, confidence: float = 0.8, places: int = 3) -> ScratchReport:
     return ScratchReport(
         coverage=coverage,
-        components=3 if coverage else 0,
+        components=places if coverage else 0,
         confidence=confidence,
         threshold=0.5,
         mask="mask.png" if coverage else None,
@@ -129,6 +129,21 @@ def test_damage_beyond_filling_is_marked_for_review() -> None:
     assert plan.untouched
     assert plan.needs_review
     assert "60%" in plan.reason
+
+
+def test_a_lone_finding_is_left_for_review_unless_it_is_certain() -> None:
+    lone = plan_for(estimate(), scratches(0.002, confidence=0.7, places=1))
+    assert lone.untouched
+    assert lone.needs_review
+    assert steps(plan_for(estimate(), scratches(0.002, confidence=0.95, places=1))) == ["fill"]
+
+
+def test_fading_with_a_cast_is_treated_sooner_than_without() -> None:
+    options = RoutingOptions(allow_colour=True)
+    without = estimate(fading=(0.3, 0.9))
+    tinted = estimate(fading=(0.3, 0.9), colour_cast=(18.0, 0.6))
+    assert plan_for(without, scratches(), options=options).untouched
+    assert steps(plan_for(tinted, scratches(), options=options)) == ["tonal-range"]
 
 
 def test_thresholds_can_be_moved() -> None:

@@ -1,0 +1,68 @@
+"""`python -m benchmarks.do_no_harm [--data DIR]`: which clean pictures would be touched, and why; none should be.
+
+Runs detection, estimation and the default routing on CBSD68, Set5 and Set14 (87 pictures), exactly as `lacuna restore`
+does for files without JPEG tables, and prints every picture whose plan is not empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+
+from models.estimation.estimate import estimate_degradation
+from models.routing.rules import plan_for
+from models.scratches.detector import detect, load_detector
+from models.training.photographs import IMAGE_SUFFIXES, read_rgb
+from models.types import Estimated, Plan, ScratchReport
+
+SETS = ("CBSD68", "Set5", "Set14")
+
+
+def planned(path: Path, *, network: object) -> tuple[Plan, ScratchReport]:
+    """Return the plan and the scratch report of one picture."""
+    image = read_rgb(path)
+    found = detect(image, network=network)  # type: ignore[arg-type]
+    report = ScratchReport(
+        coverage=found.coverage,
+        components=found.components,
+        confidence=found.confidence,
+        threshold=0.0,
+        mask="mask" if found.mask.any() else None,
+        mask_sha256=None,
+        detector="scratch_detector",
+    )
+    estimate = estimate_degradation(
+        image,
+        scratch_mask=np.asarray(found.mask),
+        scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
+        jpeg_table_quality=None,
+    )
+    return plan_for(estimate, report), report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.do_no_harm", description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("LACUNA_DATA", "../shared/data")))
+    arguments = parser.parse_args()
+    network, touched, count = load_detector(), 0, 0
+    for name in SETS:
+        for path in sorted((arguments.data / "test" / name).iterdir()):
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            plan, report = planned(path, network=network)
+            count += 1
+            touched += not plan.untouched
+            if not plan.untouched or report.mask is not None:
+                verb = "untouched" if plan.untouched else "touched"
+                print(
+                    f"{verb}: {name}/{path.name}: scratches {report.coverage:.3%} in {report.components} places, "
+                    f"confidence {report.confidence:.2f}; {plan.reason}"
+                )
+    print(f"{count - touched} of {count} clean pictures would be left untouched")
+
+
+if __name__ == "__main__":
+    main()

@@ -94,8 +94,7 @@ def restore(
         write_report=report,
     )
     with _friendly_errors(verbose=verbose):
-        code = restoring.run(source, destination, options=options, as_json=as_json, verbose=verbose)
-    raise typer.Exit(code)
+        raise typer.Exit(restoring.run(source, destination, options=options, as_json=as_json, verbose=verbose))
 
 
 @app.command(epilog=_EXIT_CODES)

@@ -169,16 +169,16 @@ class Runner:
             waiting = pending.setdefault(shape, [])
             for tile in job.grid.tiles():
                 if job.mask is not None and not job.mask[_window(tile)].any():
+                    # It is written at once, so tiles of this picture that still wait must be written before it.
+                    if waiting:
+                        yield list(waiting)
+                        waiting.clear()
                     job.blender.add(tile, _as_columns(job, tile))
                     continue
                 waiting.append((job, tile))
                 if len(waiting) >= largest:
                     yield list(waiting)
                     waiting.clear()
-            if job.mask is not None and waiting:
-                # A tile without holes is written at once, so earlier tiles of this picture must not wait.
-                yield list(waiting)
-                waiting.clear()
         for waiting in pending.values():
             if waiting:
                 yield list(waiting)

@@ -249,7 +249,7 @@ def main() -> None:
             suite = Suite(suite.id, suite.cases, (arguments.only,), suite.published)
         means = run(suite, data=arguments.data, limit=arguments.limit, runner=runner)
         if arguments.update_cards and arguments.limit is None:
-            for method_id in set(suite.methods) & set(weight_names()):
+            for method_id in sorted(set(suite.methods) & set(weight_names())):
                 update_card(method_id, suite, means[method_id])
 
 

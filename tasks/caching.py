@@ -15,6 +15,9 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import CachePolicy
 
+from models.routing.rules import Thresholds
+from models.types import to_json
+
 # In the order of the flow. Raise a step's version whenever its code gives another result for the same inputs.
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
@@ -30,7 +33,10 @@ _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "ingest": lambda job: [job["source"], job["shard"]["content_sha256"], job["duplicates"], job["options"]["limits"]],
     "detect": lambda job: [job["identities"][name] for name in ("detector", "device", "precision")],
     "estimate": lambda job: job["identities"]["estimator"],
-    "route": lambda job: [job["options"][name] for name in ("allow_colour", "fill_method", "strengths")],
+    "route": lambda job: [
+        to_json(Thresholds()),
+        *(job["options"][name] for name in ("allow_colour", "fill_method", "strengths")),
+    ],
     "restore": lambda job: [
         job["destination"],
         job["identities"]["methods"],

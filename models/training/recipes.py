@@ -43,7 +43,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="deblock",
         corruption=BlindJpeg(),
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=4500),
+        schedule=Schedule(steps=3000),
         start_from="denoise --steps 5500",
         seed=1,
     ),

@@ -23,7 +23,7 @@ STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "1",
     "estimate": "1",
-    "route": "1",
+    "route": "2",
     "restore": "1",
     "measure": "1",
 }

@@ -41,6 +41,8 @@ class RoutingOptions:
 
     allow_colour: bool = False
     fill_method: str = "fill"
+    # Told the estimated σ, it beats this version's blind network (`python -m benchmarks.restoration deblur`).
+    deblur_method: str = "unsharp"
     strengths: tuple[tuple[str, float], ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -122,9 +124,10 @@ def _deblur(finding: _Finding) -> Step | None:
     if _denoise(finding) is not None or _deblock(finding) is not None:
         # Sharpening what denoising or deblocking has just smoothed brings back what they took away.
         return None
+    method = finding.options.deblur_method
     return Step(
-        method_id="deblur",
-        strength=finding.options.strength("deblur"),
+        method_id=method,
+        strength=finding.options.strength(method),
         reason=f"blur of σ {blur:.1f} px",
     )
 

@@ -59,7 +59,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="fill",
         corruption=Holes(),
         patches=PatchSettings(side=96, batch=8, grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=2600),
+        schedule=Schedule(steps=4000),
         in_channels=4,
         start_from="denoise --steps 5500",
         seed=3,

@@ -81,6 +81,19 @@ class Method(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PlainMethod:
+    """What most methods share: a card, no network, and nothing to know of the whole picture. Override what differs."""
+
+    card: MethodCard
+
+    def build(self) -> nn.Module:
+        return nn.Identity()
+
+    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
+        return ()
+
+
 class ImageContractError(ValueError):
     """An image or mask that breaks the contract; the message says what, got, expected and what to do."""
 

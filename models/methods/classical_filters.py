@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,20 +16,12 @@ import torch
 from skimage.restoration import denoise_nl_means, estimate_sigma
 from torch import Tensor, nn
 
-from models.method import Context, MethodCard
+from models.method import Context, MethodCard, PlainMethod
 
 
 @dataclass(frozen=True, slots=True)
-class NonLocalMeans:
+class NonLocalMeans(PlainMethod):
     """scikit-image's fast non-local means: patch 5, distance 6, h = 0.6 σ; σ from the estimate, else from the tile."""
-
-    card: MethodCard
-
-    def build(self) -> nn.Module:
-        return nn.Identity()
-
-    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
-        return ()
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -54,16 +45,8 @@ def _noise_sigma(pixels: npt.NDArray[np.float32], *, context: Context) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class UnsharpMask:
+class UnsharpMask(PlainMethod):
     """Adds back what a Gaussian blur of the estimated σ takes away, once."""
-
-    card: MethodCard
-
-    def build(self) -> nn.Module:
-        return nn.Identity()
-
-    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
-        return ()
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int

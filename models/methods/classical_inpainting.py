@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,22 +17,14 @@ import torch
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor, nn
 
-from models.method import Context, MethodCard
+from models.method import Context, MethodCard, PlainMethod
 
 CV2_RADIUS_PX = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class ClassicalInpainter:
+class ClassicalInpainter(PlainMethod):
     """Fills each tile on the CPU in float32; the algorithm is chosen by the card's id."""
-
-    card: MethodCard
-
-    def build(self) -> nn.Module:
-        return nn.Identity()
-
-    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
-        return ()
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from models.blocks import ResidualUNet, pull_push
-from models.method import Context, MethodCard
+from models.method import Context, MethodCard, PlainMethod
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
 LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
@@ -25,16 +24,11 @@ CONTEXT_PX = 24
 
 
 @dataclass(frozen=True, slots=True)
-class BlindRestorer:
+class BlindRestorer(PlainMethod):
     """A network that sees the picture alone."""
-
-    card: MethodCard
 
     def build(self) -> nn.Module:
         return ResidualUNet()
-
-    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
-        return ()
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -44,16 +38,11 @@ class BlindRestorer:
 
 
 @dataclass(frozen=True, slots=True)
-class HoleFiller:
+class HoleFiller(PlainMethod):
     """A network that sees the picture with its holes filled smoothly, and the mask as a fourth channel."""
-
-    card: MethodCard
 
     def build(self) -> nn.Module:
         return ResidualUNet(in_channels=4)
-
-    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
-        return ()
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int

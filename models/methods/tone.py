@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.method import Context, MethodCard, largest_value
+from models.method import Context, MethodCard, PlainMethod, largest_value
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.3, 99.7
 SAMPLE_SIDE = 1024
@@ -24,13 +24,8 @@ SMALLEST_RANGE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class TonalRange:
+class TonalRange(PlainMethod):
     """Stretches every channel from its own black and white point to [0, 1]."""
-
-    card: MethodCard
-
-    def build(self) -> nn.Module:
-        return nn.Identity()
 
     def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
         """Return black points, then white points, of the three channels, in [0, 1], from a regular sample of pixels."""

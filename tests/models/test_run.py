@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from models import registry
-from models.method import Context, MethodCard
+from models.method import Context, MethodCard, PlainMethod
 from models.run import Runner, RunSettings
 from models.tiling import StripBlender, cut, tile_grid
 
@@ -43,18 +42,11 @@ def test_cutting_and_blending_is_the_identity(height: int, width: int, tile: int
 
 
 @dataclass(frozen=True)
-class Inverter:
+class Inverter(PlainMethod):
     """1 - x, on a pretended device that takes at most `largest` pixels at once."""
 
     largest: int
     seen: list[int]
-    card: MethodCard
-
-    def build(self) -> nn.Module:
-        return nn.Identity()
-
-    def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
-        return ()
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -68,7 +60,7 @@ class Inverter:
 
 def run_inverter(monkeypatch: pytest.MonkeyPatch, *, largest: int, images: list[Any]) -> tuple[list[Any], list[int]]:
     card = MethodCard(id="inverter", title="t", paper="p", purpose="denoise", licence="l", context_px=8)
-    method = Inverter(largest, [], card)
+    method = Inverter(card, largest, [])
     monkeypatch.setitem(registry._METHODS_BY_ID, "inverter", method)
     runner = Runner(RunSettings(device="cpu", precision="float32", tile=256, batch_pixels=10**6))
     return runner.apply("inverter", images), method.seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from models.metrics.fidelity import psnr_db
 from models.metrics.planes import Pixels, Plane, comparable
 
 _COLOUR_SIDE = 512
@@ -54,3 +56,31 @@ def changed_fraction(restored: Pixels, before: Pixels, *, tolerance: float = 0.0
     # Dividing by 255 or 65535 leaves rounding errors far below a thousandth of a level: they are not changes.
     changed = difference > (tolerance + 1e-6) / 255
     return float((changed.any(axis=2) if changed.ndim == 3 else changed).mean())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverProcessing:
+    """What was done to a picture that needed nothing: best is infinite dB, 0, 0 and 1.
+
+    `psnr_to_input_db` in dB, infinite when nothing changed; `changed_fraction` in [0, 1]; `largest_change` in levels of
+    8 bits, [0, 255]; `detail_retention` 1 = as before, None for a picture without any gradient.
+    """
+
+    psnr_to_input_db: float
+    changed_fraction: float
+    largest_change: float
+    detail_retention: float | None
+
+
+def over_processing(restored: Pixels, clean: Pixels, *, tolerance: float = 0.0) -> OverProcessing:
+    """Return what a restoration did to its clean input; `tolerance` (8-bit levels) is for `changed_fraction` only.
+
+    Raises ValueError when the shapes differ.
+    """
+    first, second = comparable(restored, clean, channel="rgb", border=0)
+    return OverProcessing(
+        psnr_to_input_db=psnr_db(restored, clean),
+        changed_fraction=changed_fraction(restored, clean, tolerance=tolerance),
+        largest_change=float(np.abs(first - second).max() * 255),
+        detail_retention=detail_retention(restored, clean),
+    )

@@ -102,6 +102,51 @@ class GaussianBlur:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowedGaussianBlur:
+    """Round Gaussian blur whose kernel is cut to an odd `window_px`, as fspecial('gaussian', window, sigma) makes it.
+
+    RL-Restore cuts at 21 and repeats the border; Wan et al. (CVPR 2020) cut at 3, 5 or 7, well within the Gaussian.
+    """
+
+    sigma_px: tuple[float, ...]
+    window_px: tuple[int, ...]
+    border: Border = "replicate"
+
+    def __post_init__(self) -> None:
+        if any(window < 1 or window % 2 == 0 for window in self.window_px):
+            raise ValueError(f"WindowedGaussianBlur: expected odd windows of at least 1 px, got {self.window_px}")
+
+    @classmethod
+    def draw(
+        cls,
+        generator: np.random.Generator,
+        *,
+        batch: int,
+        sigma_px: tuple[float, float] = (1.0, 5.0),
+        windows_px: tuple[int, ...] = (3, 5, 7),
+        border: Border = "replicate",
+    ) -> WindowedGaussianBlur:
+        """Draw sigma uniformly from the range and the window from the list."""
+        windows = tuple(windows_px[int(index)] for index in generator.integers(0, len(windows_px), batch))
+        sigmas = draw_uniform(generator, low=sigma_px[0], high=sigma_px[1], batch=batch)
+        return cls(sigma_px=sigmas, window_px=windows, border=border)
+
+    def profiles(self) -> Tensor:
+        """Return the (B, k) one-dimensional kernels, each summing to 1, zero beyond their window."""
+        radius = max(self.window_px) // 2
+        position = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        widths = torch.tensor(self.sigma_px, dtype=torch.float64).clamp(min=1e-3).view(-1, 1)
+        inside = position.abs() <= torch.tensor(self.window_px).view(-1, 1) // 2
+        profile = torch.exp(-0.5 * (position / widths) ** 2) * inside
+        return profile / profile.sum(dim=1, keepdim=True)
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Return the blurred images, (B, C, H, W)."""
+        check_images(images, batch=len(self.sigma_px), operator="WindowedGaussianBlur")
+        return filter_separable(images, self.profiles(), border=self.border)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BoxBlur:
     """Mean over a square of `width_px` (any real >= 1; fractional edges are weighted), as of a lens out of focus."""
 

@@ -111,25 +111,42 @@ class SpeckleNoise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaltAndPepperNoise:
-    """A `share` of the pixels of each image is set to black or white, in all channels alike."""
+    """A `share` of the pixels of each image is set to black or white, in all channels alike or in each on its own.
+
+    salt_share: share of white among the replaced pixels, per image; None = half of them.
+    """
 
     share: tuple[float, ...]
     seed: int
+    salt_share: tuple[float, ...] | None = None
+    per_channel: bool = False
 
     @classmethod
     def draw(
-        cls, generator: np.random.Generator, *, batch: int, share: tuple[float, float] = (0.001, 0.05)
+        cls,
+        generator: np.random.Generator,
+        *,
+        batch: int,
+        share: tuple[float, float] = (0.001, 0.05),
+        salt_share: tuple[float, float] | None = None,
+        per_channel: bool = False,
     ) -> SaltAndPepperNoise:
-        """Draw the share of replaced pixels uniformly from the range."""
-        return cls(share=draw_uniform(generator, low=share[0], high=share[1], batch=batch), seed=draw_seed(generator))
+        """Draw the share of replaced pixels, and of white ones among them, uniformly from the ranges."""
+        shares = draw_uniform(generator, low=share[0], high=share[1], batch=batch)
+        seed = draw_seed(generator)
+        salt = (
+            None if salt_share is None else draw_uniform(generator, low=salt_share[0], high=salt_share[1], batch=batch)
+        )
+        return cls(share=shares, seed=seed, salt_share=salt, per_channel=per_channel)
 
     def apply(self, images: Tensor) -> Tensor:
         """Return the images with black and white pixels, (B, C, H, W)."""
         check_images(images, batch=len(self.share), operator="SaltAndPepperNoise")
-        shape = (images.shape[0], 1, *images.shape[2:])
+        shape = (images.shape[0], images.shape[1] if self.per_channel else 1, *images.shape[2:])
         chance = torch.rand(
             shape, generator=torch_generator(self.seed, images.device), dtype=images.dtype, device=images.device
         )
         share = per_image(self.share, images)
-        speck = (chance < share / 2).to(images.dtype)
+        salt = per_image(self.salt_share or (0.5,) * len(self.share), images)
+        speck = (chance < share * salt).to(images.dtype)
         return torch.where(chance < share, speck, images)

@@ -139,3 +139,44 @@ class LowResolution:
             small = resize(images[index], height=small_height, width=small_width, kernel=self.shrink_kernel[index])
             result[index] = resize(small, height=height, width=width, kernel=self.grow_kernel[index]).clamp_(0, 1)
         return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnevenLowResolution:
+    """Each image is shrunk by bicubic to its own share of the height and of the width, and brought back to its size.
+
+    `grow_kernel` "box" repeats pixels. As in the degradation of Wan et al. (CVPR 2020), where both shares are drawn
+    independently from [0.5, 1] and the way back is nearest or bilinear.
+    """
+
+    height_scale: tuple[float, ...]
+    width_scale: tuple[float, ...]
+    grow_kernel: tuple[Kernel, ...]
+
+    @classmethod
+    def draw(
+        cls,
+        generator: np.random.Generator,
+        *,
+        batch: int,
+        scale: tuple[float, float] = (0.5, 1.0),
+        kernels: tuple[Kernel, ...] = ("box", "bilinear"),
+    ) -> UnevenLowResolution:
+        """Draw both shares uniformly and the kernel from the list."""
+        heights, widths = (draw_uniform(generator, low=scale[0], high=scale[1], batch=batch) for _ in range(2))
+        grow = tuple(kernels[int(index)] for index in generator.integers(0, len(kernels), batch))
+        return cls(height_scale=heights, width_scale=widths, grow_kernel=grow)
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Return the images at their size and the drawn resolution, clipped to [0, 1], (B, C, H, W)."""
+        check_images(images, batch=len(self.grow_kernel), operator="UnevenLowResolution")
+        height, width = images.shape[-2:]
+        result = images.clone()
+        for index, kernel in enumerate(self.grow_kernel):
+            rows, columns = (
+                max(1, round(length * share[index]))
+                for length, share in ((height, self.height_scale), (width, self.width_scale))
+            )
+            small = resize(images[index], height=rows, width=columns)
+            result[index] = resize(small, height=height, width=width, kernel=kernel).clamp_(0, 1)
+        return result

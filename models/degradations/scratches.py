@@ -1,8 +1,8 @@
 """Seeded structured damage for clean pictures, with the exact mask of what was damaged.
 
 Coverage layers (`damage_layers`) or film-damage overlays (`damage_overlays`) are blended by addition, lighten-only,
-screen, darken-only or plain painting with random opacity, as in "Bringing Old Photos Back to Life" (CVPR 2020) and RRTN
-(WACV 2024).
+screen, darken-only, absorption or plain painting with random opacity, as in "Bringing Old Photos Back to Life"
+(CVPR 2020) and RRTN (WACV 2024).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.degradations.damage_layers import LAYERS, FloatArray, smooth_noise
 
-Blend: TypeAlias = Literal["add", "lighten", "screen", "darken", "paint"]
+Blend: TypeAlias = Literal["add", "lighten", "screen", "darken", "paint", "absorb"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,11 @@ class DamagedImage:
 def blend_layer(
     image: FloatArray, alpha: FloatArray, value: FloatArray | np.float32 | float, *, blend: Blend
 ) -> FloatArray:
-    """Return `image` (height, width[, 3]) in [0, 1] with `value` laid over it where `alpha` (height, width) says."""
+    """Return `image` (height, width[, 3]) in [0, 1] with `value` laid over it where `alpha` (height, width) says.
+
+    "absorb" multiplies, as a stain does with the light that passes it. `value` is one level, a layer (height, width),
+    or a colour (3,) or (height, width, 3) for a picture in colour.
+    """
     if blend not in get_args(Blend):
         raise ValueError(f"unknown blend {blend!r}; known blends: {', '.join(get_args(Blend))}")
     layer = np.asarray(value, np.float32)
@@ -99,6 +103,8 @@ def blend_layer(
         layer = np.maximum(image, layer)
     elif blend == "darken":
         layer = np.minimum(image, layer)
+    elif blend == "absorb":
+        layer = image * layer
     return np.asarray(image + alpha * (layer - image), np.float32)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -355,3 +357,39 @@ def test_takes_pictures_of_its_smallest_side(recipe_id: str) -> None:
     if side > 1:
         with pytest.raises(ValueError, match="expected at least"):
             recipe.apply(_picture(height=side - 1, width=side + 1), seed=0)
+
+
+def _test_set(name: str, pattern: str) -> list[NDArray[np.uint8]]:
+    root = Path(os.environ.get("LACUNA_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+    files = sorted((root / "test" / name).glob(pattern))
+    if not files:
+        pytest.skip(f"no {pattern} in {root / 'test' / name}: set LACUNA_DATA to the folder of the data sets")
+    return [np.asarray(cv2.imread(str(file))[:, :, ::-1], np.uint8) for file in files]
+
+
+def _luma(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.rint(levels @ np.array([65.481, 128.553, 24.966]) / 255 + 16), np.float64)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("scale", "published"), [(2, 33.66), (3, 30.39), (4, 28.42)])
+def test_bicubic_gives_the_published_psnr_on_set5(scale: int, published: float) -> None:
+    found = []
+    for picture in _test_set("Set5", "*_GT.bmp"):
+        degraded = get_recipe(f"bicubic/x{scale}").apply(picture, seed=0)
+        planes = torch.from_numpy(degraded.image.transpose(2, 0, 1).astype(np.float64))
+        height, width = degraded.reference.shape[:2]
+        grown = resize(planes, height=height, width=width).clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy()
+        error = _luma(grown) - _luma(degraded.reference.astype(np.float64) * 255)
+        found.append(10 * np.log10(255**2 / np.mean(error[scale:-scale, scale:-scale] ** 2)))
+    assert np.mean(found) == pytest.approx(published, abs=0.02)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("quality", "published"), [(10, 27.82), (20, 30.12), (30, 31.48), (40, 32.43)])
+def test_jpeg_gives_the_published_psnr_on_classic5(quality: int, published: float) -> None:
+    found = []
+    for picture in _test_set("classic5", "*.bmp"):
+        degraded = get_recipe(f"jpeg/{quality}").apply(np.ascontiguousarray(picture[:, :, 0]), seed=0)
+        found.append(-10 * np.log10(np.mean((degraded.image - degraded.reference) ** 2)))
+    assert np.mean(found) == pytest.approx(published, abs=0.01)

@@ -364,7 +364,7 @@ def _test_set(name: str, pattern: str) -> list[NDArray[np.uint8]]:
     files = sorted((root / "test" / name).glob(pattern))
     if not files:
         pytest.skip(f"no {pattern} in {root / 'test' / name}: set LACUNA_DATA to the folder of the data sets")
-    return [np.asarray(cv2.imread(str(file))[:, :, ::-1], np.uint8) for file in files]
+    return [np.asarray(cv2.imread(str(file), cv2.IMREAD_COLOR_RGB), np.uint8) for file in files]
 
 
 def _luma(levels: NDArray[np.float64]) -> NDArray[np.float64]:

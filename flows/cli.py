@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.commands.benchmark import benchmark_app
+
 if TYPE_CHECKING:
     pass
 
@@ -27,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(benchmark_app, name="benchmark")
 
 
 class Precision(StrEnum):
@@ -160,6 +164,42 @@ def sample(
 
     with _friendly_errors():
         listing.build_sample(destination, seed=seed)
+
+
+@app.command(epilog=_EXIT_CODES)
+def train(
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of clean photographs; may be repeated.")],
+    out: Annotated[Path, typer.Option("--out", help="Checkpoints, log and curve; gone on from when present.")],
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="Which weight; the first below its target if not given.")
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--start-from", help="Checkpoint folder of the recipe that this one starts from.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop, checkpointed, after so many minutes.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; cuda where there is one.")] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Write the finished weights and their card into this folder.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a weight on photographs. Stopped or killed at any moment, the same command goes on where it was."""
+    from flows.commands import training
+
+    with _friendly_errors():
+        code = training.run(
+            recipe,
+            data=data,
+            out=out,
+            start_from=start_from,
+            steps=steps,
+            minutes=minutes,
+            device=device,
+            weights_folder=export,
+            as_json=as_json,
+        )
+    raise typer.Exit(code)
 
 
 class _friendly_errors:  # noqa: N801 - used like a function, as contextlib's own classes are

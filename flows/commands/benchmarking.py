@@ -1,0 +1,190 @@
+"""What the `lacuna benchmark` commands do: run a flow with a progress bar, and print what came of it."""
+
+from __future__ import annotations
+
+import flows.prefect_settings  # noqa: F401 - it must come before prefect
+
+# isort: split
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flows.cli import EXIT_OK, EXIT_SOME_FAILED, print_json
+from flows.commands.benchmark import WITHOUT_DATA
+from models.types import to_json
+from tasks.benchmarking.generating import SetOptions
+from tasks.benchmarking.scoring import ScoreOptions
+from tasks.progress import listening
+
+_SHOWN_FAILURES = 10
+
+
+def show_suites(*, as_json: bool) -> None:
+    """Print the table of suites."""
+    from models.benchmarking.published import published_for
+    from models.benchmarking.suites import SUITES
+
+    if as_json:
+        print_json([{**to_json(suite), "published": to_json(published_for(suite.id))} for suite in SUITES])
+        return
+    table = Table("suite", "what", "columns", "protocol", "methods", "published")
+    for suite in SUITES:
+        groups = ", ".join(f"{group.dataset} {group.level}" for group in suite.groups) or (suite.command or "")
+        protocols = "; ".join(dict.fromkeys(group.protocol.text for group in suite.groups))
+        published = ", ".join(dict.fromkeys(row.method for row in published_for(suite.id)))
+        table.add_row(suite.id, suite.title, groups, protocols, ", ".join(suite.methods), published)
+    Console().print(table)
+
+
+def show_recipes(*, as_json: bool) -> None:
+    """Print the table of recipes."""
+    from models.degradations.recipes import get_recipe, recipe_ids
+
+    found = [get_recipe(recipe_id) for recipe_id in recipe_ids()]
+    rows = [
+        {"id": item.id, "task": item.task, "min_side": item.min_side, "description": item.description} for item in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("recipe", "task", "smallest side, px", "what")
+    for row in rows:
+        table.add_row(str(row["id"]), str(row["task"]), str(row["min_side"]), str(row["description"]))
+    Console().print(table)
+
+
+def generate(
+    source: str, destination: str, *, options: SetOptions, limit: int | None, workers: int, as_json: bool
+) -> int:
+    """Make a degraded set, print what came of it, and return the exit code."""
+    from tasks.benchmarking.generating import checked_options
+
+    checked_options(options)
+    from flows.generate_benchmark import generate_benchmark
+
+    with _Bar("Degrading", visible=not as_json) as bar, listening(bar.hear):
+        made = generate_benchmark(source, destination, options, limit=limit, workers=workers)
+    if as_json:
+        print_json(to_json(made))
+    else:
+        print(f"samples:   {made.samples}, of which {made.made} made now")
+        _print_failures(made.failures)
+        print(f"manifest:  {made.manifest_uri.removeprefix('file://')}")
+    return EXIT_SOME_FAILED if made.failures else EXIT_OK
+
+
+def run(
+    target: str,
+    destination: str,
+    *,
+    options: ScoreOptions,
+    data: str,
+    seeds: Sequence[int],
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    """Measure a suite or set, print its table, and return the exit code; usage errors are raised before any work."""
+    from models.benchmarking.baselines import check_method
+    from tasks.benchmarking.cases import is_place
+
+    for method_id in options.methods:
+        check_method(method_id)
+    if not is_place(target):
+        from models.benchmarking.suites import get_suite
+
+        get_suite(target)
+        if not data:
+            raise FileNotFoundError(WITHOUT_DATA)
+    from flows.generate_benchmark import run_benchmark
+
+    with _Bar("Measuring", visible=not as_json) as bar, listening(bar.hear):
+        measured = run_benchmark(target, destination, options, data=data, seeds=tuple(seeds), limit=limit)
+    if as_json:
+        print_json(to_json(measured))
+    else:
+        _print_board(measured.destination)
+        print(f"cells:     {measured.cells}, of which {measured.computed} computed now")
+        _print_failures(measured.failures)
+        print(f"results:   {measured.destination.removeprefix('file://')}")
+    return EXIT_SOME_FAILED if measured.failures else EXIT_OK
+
+
+def leaderboard(destination: str, *, as_json: bool) -> None:
+    """Write the leaderboard files and say where they are."""
+    from storage.locations import Location
+    from tasks.benchmarking.leaderboard import write_leaderboard
+
+    written = write_leaderboard(Location(destination))
+    if as_json:
+        print_json(
+            {"files": list(written.files), "rows": [to_json(row) for board in written.boards for row in board.rows]}
+        )
+        return
+    for uri in written.files:
+        print(uri.removeprefix("file://"))
+
+
+def _print_board(destination: str) -> None:
+    from storage.benchmark_cells import CellStore
+    from storage.locations import Location
+    from tasks.benchmarking.tables import build_board
+    from tasks.benchmarking.texts import group_title, number, percent
+
+    board = build_board(*CellStore(Location(destination)).read_tables())
+    seconds = {timing.method: timing.seconds_per_megapixel for timing in board.timings}
+    heads = ("group", "method", "n", "mean PSNR, dB", "worst 5 %", "made worse", "regret", "SSIM", "s/MP")
+    table = Table(*heads, title=board.title, title_justify="left")
+    for row in board.rows:
+        time = seconds.get(row.method) if row.kind == "measured" else None
+        name = row.method if row.kind == "measured" else f"{row.method} ({row.kind})"
+        table.add_row(
+            group_title(row.dataset, row.level),
+            name,
+            number(row.n, 0),
+            number(row.mean, 2),
+            number(row.worst_5_percent, 2),
+            percent(row.made_worse),
+            number(row.regret, 2),
+            number(row.metric("ssim"), 4),
+            "–" if time is None else f"{time:.3g}",
+        )
+    Console().print(table)
+
+
+def _print_failures(failures: Sequence[tuple[str, str, str]]) -> None:
+    for path, kind, text in failures[:_SHOWN_FAILURES]:
+        print(f"  failed:  {path}: {kind}: {text}")
+    if len(failures) > _SHOWN_FAILURES:
+        print(f"  … and {len(failures) - _SHOWN_FAILURES} more")
+
+
+class _Bar:
+    """A progress bar over pictures or cases, fed by `tasks.progress`."""
+
+    def __init__(self, what: str, *, visible: bool) -> None:
+        console = Console(stderr=True)
+        columns: tuple[Any, ...] = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, disable=not visible or not console.is_terminal)
+        self._task = self._bar.add_task(what, total=1)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def hear(self, event: str, count: int, shard: str) -> None:
+        """Take in one announcement of the tasks."""
+        if event == "found":
+            self._bar.reset(self._task, total=count)
+        elif event == "done":
+            self._bar.advance(self._task, count)

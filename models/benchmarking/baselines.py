@@ -1,0 +1,144 @@
+"""Every method of a benchmark behind one call: the registered ones, the untouched input and plain bicubic enlargement.
+
+Pictures are whole floats (H, W) or (H, W, 3); neither tiled, clipped nor rounded, as published protocols do it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.degradations.resample import resize
+from models.registry import METHODS, UnknownMethodError, get_method
+from models.run import Runner
+from models.types import DegradationEstimate, Estimated
+
+Pixels = npt.NDArray[np.float32]
+INPUT = "input"
+BICUBIC = "bicubic-upscale"
+TITLES = {INPUT: "Input, left untouched", BICUBIC: "Bicubic enlargement (Keys, a = -0.5)"}
+_TOLD_SIGMA = re.compile(r"^awgn/(\d+(?:\.\d+)?)$")
+
+
+def baseline_for(scale: int) -> str:
+    """Return the method that does nothing: the input itself, or its plain enlargement."""
+    return INPUT if scale == 1 else BICUBIC
+
+
+def method_ids() -> list[str]:
+    """Return the ids that a benchmark accepts."""
+    return sorted([INPUT, BICUBIC, *(method.card.id for method in METHODS)])
+
+
+def check_method(method_id: str) -> None:
+    """Raise UnknownMethodError, naming the nearest, for an id that no benchmark knows."""
+    known = method_ids()
+    if method_id not in known:
+        near = difflib.get_close_matches(method_id, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownMethodError(f"method: got {method_id!r}, expected one of {known}{hint}")
+
+
+def method_title(method_id: str) -> str:
+    """Return what the method is called in tables."""
+    return TITLES.get(method_id) or get_method(method_id).card.title
+
+
+def unfit_reason(method_id: str, *, scale: int, has_mask: bool) -> str | None:
+    """Return why a method cannot be run on a case, as a sentence, or None when it can."""
+    if method_id in (INPUT, BICUBIC):
+        offered = 1 if method_id == INPUT else scale
+        needs_mask = False
+    else:
+        card = get_method(method_id).card
+        offered, needs_mask = card.scale, card.needs_mask
+    if offered != scale or (method_id == BICUBIC and scale == 1):
+        return f"{method_id} does not enlarge {scale} times" if scale > 1 else f"{method_id} changes the size"
+    if needs_mask and not has_mask:
+        return f"{method_id} fills holes and needs a mask, and there is none"
+    return None
+
+
+@lru_cache(maxsize=256)
+def method_identity(method_id: str) -> tuple[str, str, str | None]:
+    """Return (id, sha256 of the code of its module, sha256 of its weights): what a result depends on."""
+    if method_id in (INPUT, BICUBIC):
+        return method_id, "1", None
+    source = Path(inspect.getfile(type(get_method(method_id))))
+    return method_id, hashlib.sha256(source.read_bytes()).hexdigest(), Runner.weights_sha256(method_id)
+
+
+def told_estimate(recipe: str) -> DegradationEstimate | None:
+    """Return the noise level that a protocol tells its methods (awgn/σ), or None where they must find out."""
+    found = _TOLD_SIGMA.match(recipe)
+    if found is None:
+        return None
+    unknown = Estimated(value=None, confidence=0.0)
+    return DegradationEstimate(
+        noise_sigma=Estimated(value=float(found.group(1)), confidence=1.0),
+        blur_sigma_px=unknown,
+        jpeg_quality=unknown,
+        effective_scale=unknown,
+        scratch_coverage=unknown,
+        fading=unknown,
+        colour_cast=unknown,
+    )
+
+
+def restore(
+    method_id: str,
+    degraded: Pixels,
+    *,
+    runner: Runner,
+    mask: npt.NDArray[np.bool_] | None,
+    scale: int,
+    estimate: DegradationEstimate | None,
+    seed: int,
+) -> Pixels:
+    """Run one method on one whole picture and return floats of its shape times `scale`; grey stays (H, W).
+
+    With a mask (H, W, 3), channels lost on their own, a hole filler treats each channel as a grey picture.
+    """
+    if method_id == INPUT:
+        return degraded
+    if mask is not None and mask.ndim == 3:
+        if method_id != BICUBIC and get_method(method_id).card.needs_mask:
+            channels = [
+                restore(
+                    method_id,
+                    degraded[:, :, channel],
+                    runner=runner,
+                    mask=mask[:, :, channel],
+                    scale=scale,
+                    estimate=estimate,
+                    seed=seed,
+                )
+                for channel in range(3)
+            ]
+            return np.stack(channels, axis=-1)
+        mask = None
+    planes = _to_planes(degraded)
+    if method_id == BICUBIC:
+        height, width = degraded.shape[0] * scale, degraded.shape[1] * scale
+        restored = resize(planes.double(), height=height, width=width).float()
+    else:
+        needs_mask = get_method(method_id).card.needs_mask
+        hole = torch.from_numpy(mask)[None].float() if needs_mask and mask is not None else None
+        restored = runner.restore_planes(method_id, planes, mask=hole, estimate=estimate, seed=seed)
+    if degraded.ndim == 2:
+        return np.asarray(restored.mean(0).numpy(), np.float32)
+    return np.ascontiguousarray(restored.permute(1, 2, 0).numpy(), dtype=np.float32)
+
+
+def _to_planes(picture: Pixels) -> Tensor:
+    planes = torch.from_numpy(np.ascontiguousarray(picture, dtype=np.float32))
+    return planes.expand(3, -1, -1).contiguous() if picture.ndim == 2 else planes.permute(2, 0, 1).contiguous()

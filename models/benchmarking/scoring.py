@@ -1,0 +1,125 @@
+"""The metrics of a benchmark, as a table: adding one is one entry here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.benchmarking.protocols import LARGEST_PSNR_DB, Protocol
+from models.metrics.fidelity import psnr_db, ssim
+from models.metrics.planes import comparable
+
+Pixels = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A restored picture beside its reference, both (H, W) or (H, W, 3) in [0, 1] (restored may leave the range)."""
+
+    restored: Pixels
+    reference: Pixels
+    mask: Mask | None
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One number about a result. `measure` returns None where it does not apply or its model is not there.
+
+    version: raise it whenever the same pixels give another number; cells measured before are then measured again.
+    """
+
+    id: str
+    title: str
+    decimals: int
+    higher_is_better: bool
+    measure: Callable[[Result], float | None]
+    version: str = "1"
+
+
+def _capped(decibels: float) -> float:
+    return min(decibels, LARGEST_PSNR_DB)
+
+
+def _decibels(squared_error: float) -> float:
+    return LARGEST_PSNR_DB if squared_error <= 0 else _capped(-10 * math.log10(squared_error))
+
+
+def _psnr(result: Result) -> float | None:
+    protocol = result.protocol
+    if protocol.region == "whole":
+        return _capped(
+            psnr_db(
+                result.restored,
+                result.reference,
+                channel=protocol.channel,
+                border=protocol.border,
+                round_to_8_bits=protocol.round_to_8_bits,
+            )
+        )
+    if result.mask is None or not result.mask.any():
+        return None
+    first, second = comparable(
+        result.restored,
+        result.reference,
+        channel=protocol.channel,
+        border=0,
+        round_to_8_bits=protocol.round_to_8_bits,
+    )
+    return _decibels(float(np.mean((first[result.mask] - second[result.mask]) ** 2)))
+
+
+def _psnr_unclipped(result: Result) -> float | None:
+    """Neither clipped nor cropped, over all channels: what σ 25 puts at 20.17 dB by definition."""
+    error = result.restored.astype(np.float64) - result.reference.astype(np.float64)
+    return _decibels(float(np.mean(error**2)))
+
+
+def _ssim(result: Result) -> float | None:
+    if result.protocol.region == "hole":
+        return None
+    return ssim(
+        result.restored,
+        result.reference,
+        channel=result.protocol.channel,
+        border=result.protocol.border,
+        round_to_8_bits=result.protocol.round_to_8_bits,
+    )
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(id="psnr_db", title="PSNR, dB", decimals=2, higher_is_better=True, measure=_psnr),
+    Metric(id="ssim", title="SSIM", decimals=4, higher_is_better=True, measure=_ssim),
+    Metric(
+        id="psnr_unclipped_db",
+        title="PSNR unclipped, dB",
+        decimals=2,
+        higher_is_better=True,
+        measure=_psnr_unclipped,
+    ),
+)
+
+
+def score(result: Result) -> dict[str, float | None]:
+    """Return every metric of the table for one result; ValueError when the shapes of the pictures differ."""
+    if result.restored.shape != result.reference.shape:
+        raise ValueError(
+            f"restored: got shape {result.restored.shape}, expected that of its reference {result.reference.shape}; "
+            "the method or the reference does not belong to this case"
+        )
+    return {metric.id: _finite(metric.measure(result)) for metric in METRICS}
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def metrics_identity() -> list[list[str]]:
+    """Return what the numbers depend on, for content addresses: ids and versions of all metrics."""
+    return [[metric.id, metric.version] for metric in METRICS]

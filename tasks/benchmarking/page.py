@@ -1,0 +1,152 @@
+"""The leaderboard as one HTML file: tables, plots as inline SVG, example crops; opens from a disk without a network."""
+
+# ruff: noqa: E501 - the page's own lines
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from tasks.benchmarking.plots import LABELS, WIDTH, gain_plots
+from tasks.benchmarking.tables import Board
+from tasks.benchmarking.texts import cells, columns, group_title
+from tasks.reporting.report import TEMPLATE_FOLDER
+
+_STYLE = """
+.board { overflow-x: auto; margin: 0.6rem 0 1.4rem; }
+.board table { border-collapse: collapse; width: 100%; font-variant-numeric: lining-nums tabular-nums; }
+.board th, .board td { padding: 0.32rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+.board th:first-child, .board td:first-child, .board th:nth-child(2), .board td:nth-child(2) { text-align: left; }
+.board td.remark { text-align: left; white-space: normal; min-width: 16rem; color: var(--soft); font-size: 0.87rem; }
+.board tr.published td { color: var(--soft); font-style: italic; }
+.board tr.router td { background: var(--mat); }
+.examples { display: flex; flex-wrap: wrap; gap: 0.8rem; margin-bottom: 1.6rem; }
+.examples figure { width: 192px; }
+.examples img { width: 192px; height: 192px; image-rendering: pixelated; display: block; background: var(--mat); }
+.examples figcaption { font-size: 0.82rem; color: var(--soft); }
+.gains { max-width: 760px; margin: 0.4rem 0 1rem; }
+.gains svg { width: 100%; height: auto; display: block; }
+.gains circle { fill: var(--after); fill-opacity: 0.45; }
+.gains .mean { stroke: var(--ink); stroke-width: 2; }
+.gains .zero { stroke: var(--soft); stroke-dasharray: 2 3; }
+.gains text { font: 12px var(--sans); fill: var(--ink); }
+section.suite { margin-top: 2.6rem; }
+h3 { font-family: var(--serif); font-weight: 500; font-size: 1.2rem; margin-top: 1.6rem; }
+"""
+
+_TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<link rel="icon" href="data:,">
+<title>Leaderboard · Lacuna</title>
+<style>{{ style }}</style>
+</head>
+<body>
+<header class="masthead"><p class="mark">Lacuna</p><h1>Leaderboard</h1>
+<p class="lede">What was measured, what a choice per picture could be worth, and what others published, marked as such.</p>
+</header>
+<main>
+{% for suite in suites %}
+<section class="suite" id="{{ suite.board.suite }}">
+<h2>{{ suite.board.suite }}</h2>
+<p class="quiet">{{ suite.board.title }}{% if suite.board.note %}. {{ suite.board.note }}{% endif %}</p>
+{% for group in suite.groups %}
+<h3>{{ group.title }}</h3>
+{% if group.protocol %}<p class="quiet">Protocol: {{ group.protocol }}.</p>{% endif %}
+<div class="board"><table>
+<thead><tr>{% for name in suite.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for kind, row in group.rows %}
+<tr class="{{ kind }}">{% for cell in row %}<td{% if suite.columns[loop.index0] == remark %} class="remark"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% if group.plot %}
+<figure class="gains"><figcaption class="quiet">Gain over the untouched input, dB; one dot per picture, a line at the mean</figcaption>
+<svg viewBox="0 0 {{ plot_width }} {{ group.plot.height + 24 }}" role="img" aria-label="Gain in PSNR by method, {{ group.title }}">
+<line class="zero" x1="{{ group.plot.zero_x }}" x2="{{ group.plot.zero_x }}" y1="0" y2="{{ group.plot.height }}"></line>
+{% for strip in group.plot.strips %}
+<g><title>{{ strip.label }}</title><text x="0" y="{{ strip.y + 4 }}">{{ strip.name }}</text>
+{% for x in strip.dots %}<circle cx="{{ x }}" cy="{{ strip.y }}" r="3"></circle>{% endfor %}
+<line class="mean" x1="{{ strip.mean_x }}" x2="{{ strip.mean_x }}" y1="{{ strip.y - 9 }}" y2="{{ strip.y + 9 }}"></line></g>
+{% endfor %}
+{% for x, text in group.plot.ticks %}<text x="{{ x }}" y="{{ group.plot.height + 18 }}" text-anchor="middle">{{ text }}</text>{% endfor %}
+</svg></figure>
+{% endif %}
+{% if group.crops %}
+<div class="examples">
+{% for name, address in group.crops %}
+<figure><img src="{{ address }}" alt="{{ name }}"><figcaption>{{ name }}</figcaption></figure>
+{% endfor %}
+</div>
+{% endif %}
+{% endfor %}
+</section>
+{% endfor %}
+<section><h2>Time</h2>
+<p class="quiet">Seconds per megapixel of the result, one picture at a time. Unlike everything above, these never repeat exactly.</p>
+<div class="board"><table><thead><tr><th>suite</th><th>method</th><th>n</th><th>s/MP</th><th>device</th></tr></thead><tbody>
+{% for timing in timings %}
+<tr><td>{{ timing.suite }}</td><td>{{ timing.method }}</td><td>{{ timing.n }}</td><td>{{ '%.3g' % timing.seconds_per_megapixel }}</td><td>{{ timing.device }}</td></tr>
+{% endfor %}
+</tbody></table></div></section>
+</main>
+<footer><p class="quiet">Worst 5 % is the mean of the worst twentieth of the pictures. Made worse: share of pictures below their untouched input. Regret: dB below the best method for each picture. PSNR of equal pictures counts as 100 dB.</p></footer>
+</body>
+</html>
+"""
+
+CropFinder = Callable[[str, str, str, str], bytes | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _GroupView:
+    title: str
+    protocol: str
+    rows: tuple[tuple[str, list[str]], ...]
+    plot: object
+    crops: tuple[tuple[str, str], ...]
+
+
+def html(boards: Sequence[Board], *, crop: CropFinder) -> str:
+    """Return the page. `crop` finds an example picture (PNG) by suite, dataset, level and method or "reference"."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    style = (TEMPLATE_FOLDER / "report.css").read_text(encoding="utf-8") + _STYLE
+    return environment.from_string(_TEMPLATE).render(
+        style=Markup(style),
+        suites=[_suite_view(board, crop=crop) for board in boards],
+        timings=[timing for board in boards for timing in board.timings],
+        remark="source or remark",
+        plot_width=LABELS + WIDTH + 20,
+    )
+
+
+def _suite_view(board: Board, *, crop: CropFinder) -> Mapping[str, object]:
+    plots = {plot.title: plot for plot in gain_plots(board)}
+    groups = []
+    for dataset, level in board.groups:
+        rows = [row for row in board.rows if (row.dataset, row.level) == (dataset, level)]
+        title = group_title(dataset, level)
+        names = ["reference", *(row.method for row in rows if row.kind == "measured")]
+        found = [(name, crop(board.suite, dataset, level, name)) for name in names]
+        groups.append(
+            _GroupView(
+                title=title,
+                protocol=next((row.protocol for row in rows if row.protocol), ""),
+                rows=tuple((row.kind, cells(row, [board])) for row in rows),
+                plot=plots.get(title),
+                crops=tuple((name, _data_uri(data)) for name, data in found if data is not None),
+            )
+        )
+    return {"board": board, "columns": columns([board]), "groups": groups}
+
+
+def _data_uri(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

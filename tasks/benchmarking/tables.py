@@ -1,0 +1,277 @@
+"""From measured cells to the rows of a leaderboard: measured, router and published ones, in a fixed order.
+
+Nothing here depends on how long anything took: the same cells give the same rows, whatever machine was busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from models.benchmarking.baselines import baseline_for, method_title
+from models.benchmarking.cost import cost_of
+from models.benchmarking.published import published_for
+from models.benchmarking.scoring import METRICS
+from models.benchmarking.statistics import RouterPower, mean_of, router_power, summarize
+
+RANKED = "psnr_db"
+ALL = "all"
+Row = Mapping[str, Any]
+CaseKey = tuple[str, str, str, int]
+
+
+class Where(NamedTuple):
+    """One group of a suite: one table."""
+
+    suite: str
+    dataset: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardRow:
+    """One line of the leaderboard. kind: measured, router or published; None = not measured or not applicable.
+
+    psnr figures in dB; made_worse in [0, 1]; regret: dB below the oracle of the same cases; note: source or remark.
+    means: mean of every metric by id.
+    """
+
+    suite: str
+    dataset: str
+    level: str
+    kind: str
+    method: str
+    title: str
+    n: int | None = None
+    mean: float | None = None
+    median: float | None = None
+    worst_5_percent: float | None = None
+    made_worse: float | None = None
+    regret: float | None = None
+    means: tuple[tuple[str, float | None], ...] = ()
+    gmac_per_megapixel: float | None = None
+    parameters: int | None = None
+    protocol: str = ""
+    note: str = ""
+
+    def metric(self, name: str) -> float | None:
+        return dict(self.means).get(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds per megapixel of the result, over all cases of a suite, on one device."""
+
+    suite: str
+    method: str
+    n: int
+    seconds_per_megapixel: float
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """Everything about one suite or set. gains: PSNR minus that of the untouched input, by (dataset, level, method)."""
+
+    suite: str
+    title: str
+    note: str
+    rows: tuple[BoardRow, ...]
+    timings: tuple[Timing, ...]
+    gains: tuple[tuple[tuple[str, str, str], tuple[float, ...]], ...]
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        return list(dict.fromkeys((row.dataset, row.level) for row in self.rows))
+
+
+def build_board(description: Row, metrics: Sequence[Row], timings: Sequence[Row]) -> Board:
+    """Return the leaderboard of one result from its tables."""
+    suite = str(description["suite"])
+    groups = list(dict.fromkeys((str(row["dataset"]), str(row["level"])) for row in metrics))
+    rows: list[BoardRow] = []
+    gains: list[tuple[tuple[str, str, str], tuple[float, ...]]] = []
+    for dataset, level in groups:
+        part = [row for row in metrics if (row["dataset"], row["level"]) == (dataset, level)]
+        scored = _by_method(part)
+        rows += _group_rows(suite, dataset, level, part, scored=scored)
+        gains += [((dataset, level, name), values) for name, values in _gains(scored)]
+    if len(groups) > 1:
+        rows += _group_rows(suite, ALL, ALL, metrics, scored=_by_method(metrics))
+    return Board(
+        suite=suite,
+        title=str(description.get("title") or suite),
+        note=str(description.get("note") or ""),
+        rows=tuple(rows),
+        timings=_timings(suite, timings),
+        gains=tuple(gains),
+    )
+
+
+def _by_method(rows: Sequence[Row]) -> dict[str, dict[CaseKey, float]]:
+    found: dict[str, dict[CaseKey, float]] = {}
+    for row in rows:
+        value = row.get(RANKED)
+        if value is not None:
+            key = (str(row["dataset"]), str(row["level"]), str(row["image_id"]), int(row["seed"]))
+            found.setdefault(str(row["method"]), {})[key] = float(value)
+    return found
+
+
+def _baseline(scored: Mapping[str, Mapping[CaseKey, float]]) -> dict[CaseKey, float]:
+    """Return the score of every case left untouched (or plainly enlarged)."""
+    untouched: dict[CaseKey, float] = {}
+    for name in (baseline_for(2), baseline_for(1)):
+        untouched.update(scored.get(name, {}))
+    return untouched
+
+
+def _gains(scored: Mapping[str, Mapping[CaseKey, float]]) -> list[tuple[str, tuple[float, ...]]]:
+    untouched = _baseline(scored)
+    return [
+        (name, tuple(values[key] - untouched[key] for key in values if key in untouched))
+        for name, values in scored.items()
+        if name not in (baseline_for(1), baseline_for(2))
+    ]
+
+
+def _group_rows(
+    suite: str, dataset: str, level: str, rows: Sequence[Row], *, scored: Mapping[str, Mapping[CaseKey, float]]
+) -> list[BoardRow]:
+    untouched = _baseline(scored)
+    longest = max((len(values) for values in scored.values()), default=0)
+    complete = {name: values for name, values in scored.items() if len(values) == longest}
+    power = None
+    cases = list(next(iter(complete.values()), {}))
+    if longest and len(complete) > 1 and all(set(values) == set(cases) for values in complete.values()):
+        inputs = [untouched[key] for key in cases] if set(cases) <= set(untouched) else None
+        power = router_power({name: [values[key] for key in cases] for name, values in complete.items()}, inputs=inputs)
+    where = Where(suite, dataset, level)
+    board = [
+        _measured(name, values, rows, where=where, untouched=untouched, power=power)
+        for name, values in scored.items()
+        if dataset != ALL or name in complete
+    ]
+    board.sort(key=lambda row: -(row.mean or 0.0))
+    board += _router_rows(power, where=where) if power is not None else []
+    return [*board, *_published_rows(where)]
+
+
+def _measured(
+    name: str,
+    values: Mapping[CaseKey, float],
+    rows: Sequence[Row],
+    *,
+    where: Where,
+    untouched: Mapping[CaseKey, float],
+    power: RouterPower | None,
+) -> BoardRow:
+    own = [row for row in rows if row["method"] == name]
+    is_baseline = name in (baseline_for(1), baseline_for(2))
+    known = not is_baseline and set(values) <= set(untouched)
+    summary = summarize(list(values.values()), inputs=[untouched[key] for key in values] if known else None)
+    means = []
+    for metric in METRICS:
+        numbers = [float(row[metric.id]) for row in own if row.get(metric.id) is not None]
+        means.append((metric.id, mean_of(numbers) if numbers else None))
+    cost = cost_of(name)
+    protocols = sorted({str(row["protocol"]) for row in own})
+    precisions = sorted({str(row["precision"]) for row in own if row.get("precision")})
+    return BoardRow(
+        suite=where.suite,
+        dataset=where.dataset,
+        level=where.level,
+        kind="measured",
+        method=name,
+        title=method_title(name),
+        n=summary.n,
+        mean=summary.mean,
+        median=summary.median,
+        worst_5_percent=summary.worst_5_percent,
+        made_worse=summary.made_worse,
+        regret=None if power is None else dict(power.regret).get(name),
+        means=tuple(means),
+        gmac_per_megapixel=cost.gmac_per_megapixel,
+        parameters=cost.parameters,
+        protocol="; ".join(protocols),
+        note=", ".join(precisions),
+    )
+
+
+def _router_rows(power: RouterPower, *, where: Where) -> list[BoardRow]:
+    chosen = ", ".join(f"{name} {count}" for name, count in power.chosen if count)
+    summaries = (
+        ("oracle", "Best method for each picture", power.oracle, 0.0, f"takes {chosen}"),
+        (
+            "best single",
+            "Best method for all pictures",
+            power.best_single,
+            power.oracle.mean - power.best_single.mean,
+            f"it is {power.best_single_id}",
+        ),
+    )
+    rows = [
+        BoardRow(
+            suite=where.suite,
+            dataset=where.dataset,
+            level=where.level,
+            kind="router",
+            method=name,
+            title=title,
+            n=summary.n,
+            mean=summary.mean,
+            median=summary.median,
+            worst_5_percent=summary.worst_5_percent,
+            made_worse=summary.made_worse,
+            regret=regret,
+            means=((RANKED, summary.mean),),
+            note=note,
+        )
+        for name, title, summary, regret, note in summaries
+    ]
+    random = BoardRow(
+        suite=where.suite,
+        dataset=where.dataset,
+        level=where.level,
+        kind="router",
+        method="random",
+        title="A method at random, expected value",
+        n=power.oracle.n,
+        mean=power.random,
+        regret=power.random_regret,
+        means=((RANKED, power.random),),
+        note=f"of {len(power.regret)} methods",
+    )
+    return [*rows, random]
+
+
+def _published_rows(where: Where) -> list[BoardRow]:
+    return [
+        BoardRow(
+            suite=where.suite,
+            dataset=where.dataset,
+            level=where.level,
+            kind="published",
+            method=row.method,
+            title=row.method,
+            mean=row.psnr_db,
+            means=((RANKED, row.psnr_db), ("ssim", row.ssim)),
+            note="; ".join(part for part in (row.source, row.note) if part),
+        )
+        for row in published_for(where.suite)
+        if (row.dataset, row.level) == (where.dataset, where.level)
+    ]
+
+
+def _timings(suite: str, rows: Sequence[Row]) -> tuple[Timing, ...]:
+    methods = list(dict.fromkeys(str(row["method"]) for row in rows))
+    found = []
+    for method in methods:
+        own = [row for row in rows if row["method"] == method and row.get("seconds") is not None]
+        area = sum(float(row["megapixels"]) for row in own)
+        if area > 0:
+            seconds = sum(float(row["seconds"]) for row in own) / area
+            devices = "; ".join(sorted({str(row["device"]) for row in own}))
+            found.append(Timing(suite=suite, method=method, n=len(own), seconds_per_megapixel=seconds, device=devices))
+    return tuple(found)

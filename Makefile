@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 install: $(STAMP) ## the virtual environment with everything in it
 
@@ -66,3 +66,17 @@ clean: ## remove results of `make restore` and caches of the tools, not the virt
 
 distclean: clean ## also remove the virtual environment
 	rm -rf $(VENV) *.egg-info
+
+.PHONY: s3 s3-stop test-s3 benchmark-s3
+
+s3: ## install (Debian, root) and start a real S3 server on loopback; prints where its endpoint and keys are
+	@deployments/s3/server.sh start
+
+s3-stop: ## stop it; what it holds stays (`deployments/s3/server.sh remove` deletes it)
+	@deployments/s3/server.sh stop
+
+test-s3: $(STAMP) ## the storage tests on the S3 server, which is started if it does not run
+	$(BIN)/python -m pytest -m s3 -rs tests/s3
+
+benchmark-s3: $(STAMP) ## small pictures from S3 to S3 against the same from disk to disk
+	$(BIN)/python -m benchmarks.s3_throughput

@@ -10,11 +10,12 @@ import hashlib
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
-from storage.errors import IngestError
+from storage.errors import IngestError, ObjectChangedError
 from storage.limits import IngestLimits
 from storage.locations import Location
 
@@ -29,6 +30,9 @@ UNSUPPORTED_SUFFIXES = frozenset(
 )
 _SKIPPED_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 _BLOCK = 1 << 22
+# Up to here an object of a store is read by one request, without asking for its size first.
+_ONE_REQUEST = 1 << 25
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +80,23 @@ class Source(ABC):
 
     def read(self, member: SourceMember) -> bytes:
         """Return the bytes of `member`; raises IngestError when it is bad, larger than it said, or broken."""
-        blocks = list(self.stream(member))
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+        def joined() -> bytes:
+            blocks = list(self.stream(member))
+            return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+        return self._one_version(member, joined)
 
     def sha256(self, member: SourceMember) -> str:
         """Return the sha256 of the member's bytes, reading them as a stream."""
-        digest = hashlib.sha256()
-        for block in self.stream(member):
-            digest.update(block)
-        return digest.hexdigest()
+
+        def digested() -> str:
+            digest = hashlib.sha256()
+            for block in self.stream(member):
+                digest.update(block)
+            return digest.hexdigest()
+
+        return self._one_version(member, digested)
 
     def stream(self, member: SourceMember) -> Iterator[bytes]:
         """Yield the member's bytes in blocks of 4 MB, at most `limits.max_file_bytes` of them."""
@@ -105,6 +117,18 @@ class Source(ABC):
     def close(self) -> None:
         """Release what is held open; nothing for a source that opens each member anew."""
         return
+
+    def _one_version(self, member: SourceMember, reading: Callable[[], ResultT]) -> ResultT:
+        """Return what `reading` returns, once more if the object was replaced meanwhile; then IngestError changed."""
+        try:
+            return reading()
+        except ObjectChangedError:
+            pass
+        try:
+            return reading()
+        except ObjectChangedError as error:
+            text = f"{member.relative_path} was replaced while it was read. Run again for the new version."
+            raise IngestError("changed", text) from error
 
     @abstractmethod
     def _scan(self) -> Iterator[SourceMember]: ...
@@ -214,7 +238,14 @@ class RemoteDirectorySource(Source):
 
     def _blocks(self, member: SourceMember) -> Iterator[bytes]:
         try:
-            with self.location.join(member.relative_path).open_read() as file:
+            location = self.location.join(member.relative_path)
+            if 0 < member.size <= _ONE_REQUEST:
+                start = location.read_start(member.size + 1)
+                if len(start) <= member.size:
+                    yield start
+                    return
+            # It is large, or has grown since it was listed.
+            with location.open_read() as file:
                 yield from iter(lambda: file.read(_BLOCK), b"")
         except FileNotFoundError:
             raise IngestError("missing", f"{member.relative_path} vanished since the source was listed.") from None

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 
 class StorageError(Exception):
-    """Base of every error this package raises on purpose; none of them is worth a retry."""
+    """Base of every error this package raises on purpose; only StoreUnavailableError is worth a retry."""
+
+
+class StoreUnavailableError(StorageError):
+    """A store does not answer, or is too busy, for now. No OSError, which zipfile takes for a broken archive."""
+
+
+class AccessRefusedError(StorageError, PermissionError):
+    """A store refuses the credentials, or there are none."""
+
+
+class ObjectMissingError(StorageError, FileNotFoundError):
+    """A store has no such object or bucket."""
+
+
+class ObjectChangedError(StorageError):
+    """An object was replaced while it was being read."""
 
 
 class IngestError(StorageError):

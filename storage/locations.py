@@ -21,29 +21,39 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from storage.errors import OutputError
+from storage.faults import explained, response_code
+from storage.objects import ObjectFile
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # A listing cached by one client hides what another worker wrote since.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
         "use_listings_cache": False,
-        # The task retries; two standard attempts here keep the product of both layers small.
+        # The task retries; few attempts here keep the product of the layers small.
         "config_kwargs": {
-            "retries": {"max_attempts": 2, "mode": "standard"},
-            "connect_timeout": 5,
-            "read_timeout": 60,
+            "retries": {"max_attempts": 1, "mode": "standard"},
+            "connect_timeout": 3,
+            "read_timeout": 30,
         },
     }
 }
+_OPTIONS["s3a"] = _OPTIONS["s3"]
+# The client asks botocore, which asks the server, again on faults; and the task retries what still fails. These two
+# and the 1 above make four requests at most before the task waits and tries again.
+_CLIENT_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object below a location: `path` relative to it with forward slashes, size in bytes, time in seconds."""
+    """One object below a location: `path` relative to it with forward slashes, size in bytes, time in seconds.
+
+    etag: what the store says identifies the content; None where it says nothing.
+    """
 
     path: str
     size: int
     modified: float
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -91,7 +101,11 @@ class Location:
     @property
     def filesystem(self) -> Any:
         """The fsspec filesystem; made in the process that uses it, since clients do not survive a fork."""
-        return fsspec.filesystem(self.scheme, **_OPTIONS.get(self.scheme, {}))
+        with explained(self.uri):
+            filesystem = fsspec.filesystem(self.scheme, **_OPTIONS.get(self.scheme, {}))
+        if self.scheme in _OPTIONS:
+            filesystem.retries = _CLIENT_ATTEMPTS  # no argument of its class
+        return filesystem
 
     @property
     def key(self) -> str:
@@ -109,30 +123,60 @@ class Location:
         return Location(f"{self.uri.rstrip('/')}/{pure}")
 
     def exists(self) -> bool:
-        return bool(os.path.lexists(self.local_path) if self.is_local else self.filesystem.exists(self.key))
+        """Whether there is an object or a folder here; raises PermissionError or StoreUnavailableError otherwise."""
+        if self.is_local:
+            return os.path.lexists(self.local_path)
+        return self._info() is not None
 
     def is_directory(self) -> bool:
-        return bool(self.local_path.is_dir() if self.is_local else self.filesystem.isdir(self.key))
+        if self.is_local:
+            return self.local_path.is_dir()
+        return (self._info() or {}).get("type") == "directory"
 
     def size(self) -> int:
-        return int(self.filesystem.size(self.key))
+        with explained(self.uri):
+            return int(self.filesystem.size(self.key))
 
     def read_bytes(self) -> bytes:
         """Return the whole object; raises FileNotFoundError when there is none."""
         if self.is_local:
             return self.local_path.read_bytes()
-        return cast(bytes, self.filesystem.cat_file(self.key))
+        with explained(self.uri):
+            return cast(bytes, self.filesystem.cat_file(self.key))
 
-    def open_read(self) -> BinaryIO:
-        """Open for reading with random access; the caller closes it."""
+    def read_start(self, count: int) -> bytes:
+        """Return the first `count` ≥ 1 bytes, fewer when the object has fewer, of one version of it, in one request."""
+        if self.is_local:
+            with self.local_path.open("rb") as file:
+                return file.read(count)
+        with explained(self.uri):
+            return cast(bytes, self.filesystem.cat_file(self.key, start=0, end=count))
+
+    def open_read(self, *, block_bytes: int = 1 << 23) -> BinaryIO:
+        """Open one version of the object for reading with random access; the caller closes it.
+
+        block_bytes: how much more than is asked for a store is read at once. Reading raises ObjectChangedError once the
+        object is replaced.
+        """
         if self.is_local:
             return self.local_path.open("rb")
-        return cast(BinaryIO, self.filesystem.open(self.key, "rb"))
+        with explained(self.uri):
+            file = self.filesystem.open(self.key, "rb", block_size=block_bytes)
+        return cast(BinaryIO, ObjectFile(file, self.uri))
+
+    def _info(self) -> dict[str, Any] | None:
+        # Not `exists` of the filesystem, which calls a bucket it could not ask about missing.
+        with explained(self.uri):
+            try:
+                return cast(dict[str, Any], self.filesystem.info(self.key))
+            except FileNotFoundError:
+                return None
 
     def write_bytes_atomic(self, data: bytes) -> None:
         """Replace the object by `data`: afterwards a reader sees the old bytes or the new ones, never a part."""
         if not self.is_local:
-            self.filesystem.pipe_file(self.key, data)
+            with explained(self.uri):
+                self.filesystem.pipe_file(self.key, data)
             return
         temporary = self._temporary()
         try:
@@ -157,21 +201,22 @@ class Location:
             temporary.unlink(missing_ok=True)
 
     def _create_object(self, data: bytes) -> bool:
-        try:
-            self.filesystem.pipe_file(self.key, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            response = getattr(error.__cause__, "response", None) or {}
-            if response.get("Error", {}).get("Code") in {"PreconditionFailed", "ConditionalRequestConflict"}:
+        with explained(self.uri):
+            try:
+                self.filesystem.pipe_file(self.key, data, mode="create")
+            except FileExistsError:
                 return False
-            raise
+            except OSError as error:
+                if response_code(error) == "PreconditionFailed":
+                    return False
+                raise
         return True
 
     def put_file(self, local: str | os.PathLike[str]) -> None:
         """Put a copy of the finished local file here in one atomic step."""
         if not self.is_local:
-            self.filesystem.put_file(os.fspath(local), self.key)
+            with explained(self.uri):
+                self.filesystem.put_file(os.fspath(local), self.key)
             return
         with self.writing() as temporary:
             shutil.copyfile(local, temporary)
@@ -184,7 +229,7 @@ class Location:
         try:
             yield temporary
             if folder is not None:
-                self.filesystem.put_file(str(temporary), self.key)
+                self.put_file(temporary)
                 return
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
@@ -200,7 +245,8 @@ class Location:
             if self.is_local:
                 self.local_path.unlink()
             else:
-                self.filesystem.rm_file(self.key)
+                with explained(self.uri):
+                    self.filesystem.rm_file(self.key)
         except FileNotFoundError:
             return
 
@@ -208,11 +254,13 @@ class Location:
         """Yield every object below `prefix`, sorted by path; nothing when the folder does not exist."""
         base = self.join(prefix) if prefix else self
         root = self.key.rstrip("/")
-        found = base.filesystem.find(base.key, detail=True) if base.is_local or base.exists() else {}
+        with explained(base.uri):
+            found = base.filesystem.find(base.key, detail=True) if base.is_local or base.exists() else {}
         for key in sorted(found):
             info = found[key]
             if info.get("type") == "file" and key.rstrip("/") != root:
-                yield Entry(key[len(root) :].lstrip("/"), int(info.get("size") or 0), _modified(info))
+                etag = str(info["ETag"]).strip('"') if info.get("ETag") else None
+                yield Entry(key[len(root) :].lstrip("/"), int(info.get("size") or 0), _modified(info), etag)
 
     def list(self, prefix: str = "") -> builtins.list[str]:
         """Return the sorted relative paths of every object below `prefix`."""

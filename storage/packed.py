@@ -20,6 +20,9 @@ from storage.locations import Location
 _BLOCK = 1 << 22
 # Small members of any ratio are harmless: a flat 200 kB scan may well pack 1000 to 1.
 _RATIO_FLOOR_BYTES = 1_000_000
+# What a store reads ahead: little beside headers and members that are jumped between, much of a stream.
+_RANDOM_BLOCK = 1 << 16
+_SEQUENTIAL_BLOCK = 1 << 23
 
 
 class ZipSource(Source):
@@ -28,7 +31,7 @@ class ZipSource(Source):
     def __init__(self, location: Location, limits: IngestLimits) -> None:
         super().__init__(location.uri, limits)
         self.location = location
-        self._file = _open(location)
+        self._file = _open(location, block_bytes=_RANDOM_BLOCK)
         try:
             self._zip = zipfile.ZipFile(self._file)
         except (zipfile.BadZipFile, OSError, ValueError) as error:
@@ -88,8 +91,9 @@ class TarSource(Source):
         self.location = location
         self._lock = threading.Lock()
         self._cut_short: str | None = None
-        self._file: IO[bytes] = _open(location)
-        if location.name.lower().endswith(("gz", "tgz")):
+        packed = location.name.lower().endswith(("gz", "tgz"))
+        self._file: IO[bytes] = _open(location, block_bytes=_SEQUENTIAL_BLOCK if packed else _RANDOM_BLOCK)
+        if packed:
             self._file = self._unpack(self._file)
         self._places: dict[str, tuple[int, int]] = {}
 
@@ -182,9 +186,9 @@ class TarSource(Source):
         self._file.close()
 
 
-def _open(location: Location) -> BinaryIO:
+def _open(location: Location, *, block_bytes: int) -> BinaryIO:
     try:
-        return location.open_read()
+        return location.open_read(block_bytes=block_bytes)
     except FileNotFoundError:
         raise IngestError("missing", f"There is no {location}; expected an archive file.") from None
     except PermissionError:

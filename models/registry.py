@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 
 from models.method import Method
-from models.methods import classical_filters, classical_inpainting, residual_unet, tone
+from models.methods import (
+    classical_filters,
+    classical_inpainting,
+    published_denoisers,
+    residual_unet,
+    rl_restore,
+    tone,
+)
+from models.published.catalogue import missing_weights
 
 
 class UnknownMethodError(KeyError):
@@ -20,6 +28,8 @@ METHODS: tuple[Method, ...] = (
     *classical_inpainting.METHODS,
     *classical_filters.METHODS,
     *tone.METHODS,
+    *published_denoisers.METHODS,
+    *rl_restore.METHODS,
 )
 
 
@@ -42,3 +52,8 @@ def get_method(method_id: str) -> Method:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UnknownMethodError(f"method: got {method_id!r}, expected one of {sorted(_METHODS_BY_ID)}{hint}")
     return _METHODS_BY_ID[method_id]
+
+
+def unavailable(method: Method) -> str | None:
+    """Return why a method cannot be run here ("needs weights: …"), or None when it can."""
+    return missing_weights(method.card.weights)

@@ -18,10 +18,10 @@ from torch.nn.functional import pad
 
 from models.device import keep_freed_memory, resolve_device, resolve_precision
 from models.method import Context, Method, check_image, check_mask, to_planes
+from models.published.catalogue import card_of, tensors_of
 from models.registry import get_method
 from models.tiling import StripBlender, Tile, TileGrid, cut, tile_grid
 from models.types import DegradationEstimate
-from models.weights import load_weights, weights_sha256
 
 SMALLEST_TILE = 128
 CPU_BATCH_PIXELS = 512 * 512
@@ -72,7 +72,7 @@ class Runner:
     def weights_sha256(method_id: str) -> str | None:
         """sha256 of the method's weights; None when it has none."""
         name = get_method(method_id).card.weights
-        return None if name is None else weights_sha256(name)
+        return None if name is None else card_of(name).sha256
 
     def network(self, method: Method) -> nn.Module:
         """Return the method's network, built, loaded strictly and on the device."""
@@ -80,7 +80,7 @@ class Runner:
         if card.id not in self._networks:
             network = method.build()
             if card.weights is not None:
-                network.load_state_dict(load_weights(card.weights), strict=True)
+                network.load_state_dict(tensors_of(card.weights), strict=True)
             network.requires_grad_(False)
             self._networks[card.id] = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self._networks[card.id]

@@ -20,9 +20,9 @@ def show_methods(*, as_json: bool) -> None:
     """Print the cards of every registered method."""
     from dataclasses import asdict
 
-    from models.registry import METHODS
+    from models.registry import METHODS, unavailable
 
-    cards = [asdict(method.card) for method in METHODS]
+    cards = [{**asdict(method.card), "unavailable": unavailable(method)} for method in METHODS]
     if as_json:
         print_json(cards)
         return
@@ -34,6 +34,9 @@ def show_methods(*, as_json: bool) -> None:
             card["id"], purpose, card["title"], card["paper"], "–" if cost is None else f"{cost:.0f}", card["licence"]
         )
     Console().print(table)
+    for card in cards:
+        if card["unavailable"]:
+            print(f"{card['id']} cannot be used yet: {card['unavailable']}")
 
 
 def show_catalogue(destination: str, *, sql: str | None, csv: Path | None, as_json: bool) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
+from models.methods.published_denoisers import DnCNN
+from models.published.catalogue import PUBLISHED, SETTING, card_of, missing_weights, tensors_of
+from models.published.converters import convert_agent, convert_tool, read_dncnn, read_owan
 from models.published.sstable import FOOTER_BYTES, MAGIC, CheckpointError, masked_crc32c, read_varint
 from models.published.tf_checkpoint import read_checkpoint
+from models.registry import METHODS, get_method, unavailable
+from models.run import Runner, RunSettings
+from models.weights import WeightsError
+
+DATA = Path(os.environ.get("LACUNA_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def varint(value: int) -> bytes:
@@ -162,3 +173,96 @@ def test_entries_that_lie_are_refused(tmp_path: Path, entry: bytes, message: str
 def test_a_number_without_end_is_refused() -> None:
     with pytest.raises(CheckpointError, match="does not end"):
         read_varint(b"\xff" * 20, 0, name="x")
+
+
+@pytest.mark.parametrize("convert", [convert_tool, convert_agent])
+def test_another_networks_checkpoint_is_refused(convert: Any) -> None:
+    with pytest.raises(CheckpointError, match="another checkpoint"):
+        convert({"conv1/weights": np.zeros((3, 3), np.float32)}, name="tool01")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 but no archive", b"cos\nsystem\n(S'true'\ntR."])
+def test_files_that_hold_no_tensors_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    for read in (read_dncnn, read_owan):
+        with pytest.raises(CheckpointError, match=r"weights\.pth"):
+            read(path)
+
+
+def test_dncnn_files_of_other_layouts_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    for tensors, message in (
+        ({"model.1.running_mean": torch.zeros(3)}, "batch normalization"),
+        ({"body.0.weight": torch.zeros(3)}, r"expected model\.N\.weight"),
+        ({"epoch": 3}, "plain dictionary of tensors"),
+    ):
+        torch.save(tensors, path)
+        with pytest.raises(CheckpointError, match=message):
+            read_dncnn(path)
+
+
+def test_absent_weights_are_a_sentence_and_not_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((20, 20), np.uint8)
+    for folder, message in (("", "is not set"), (str(tmp_path / "x"), "not a folder"), (str(tmp_path), "is not in")):
+        monkeypatch.setenv(SETTING, folder)
+        for published in PUBLISHED:
+            reason = missing_weights(published.card.id)
+            assert reason is not None
+            assert reason.startswith("needs weights: ")
+            assert message in reason
+            assert published.origin in reason
+        for method_id in ("dncnn-25", "rl-restore"):
+            assert unavailable(get_method(method_id))
+            assert Runner.weights_sha256(method_id) == card_of(method_id).sha256
+            with pytest.raises(WeightsError, match="needs weights"):
+                Runner(RunSettings(device="cpu")).apply(method_id, [image])
+    assert not any(unavailable(method) for method in METHODS if method.card.weights in (None, "denoise", "fill"))
+
+
+def test_an_altered_file_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTING, str(tmp_path))
+    (tmp_path / "dncnn_25.pth").write_bytes(b"something else")
+    assert "sha256 differs" in str(missing_weights("dncnn-25"))
+    with pytest.raises(WeightsError, match="sha256 differs"):
+        tensors_of("dncnn-25")
+
+
+@pytest.mark.data
+def test_every_published_set_fits_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (DATA / "parity").is_dir():
+        pytest.skip(f"SKIPPED: no {DATA / 'parity'}; set LACUNA_DATA to the folder above parity/ and test/")
+    monkeypatch.setenv(SETTING, str(DATA / "parity"))
+    for published in PUBLISHED:
+        assert missing_weights(published.card.id) is None
+        tensors = tensors_of(published.card.id)
+        assert sum(value.numel() for value in tensors.values()) == published.card.parameters
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize(("folder", "published_db"), [("Set12", 30.44), ("BSD68", 29.23)])
+def test_dncnn_reaches_its_published_figures(monkeypatch: pytest.MonkeyPatch, folder: str, published_db: float) -> None:
+    """Grey, σ 25, noise neither clipped nor rounded, seed 0 for the set, PSNR of the clipped result."""
+    paths = sorted(path for path in (DATA / "test" / folder).glob("*") if path.suffix in (".png", ".jpg", ".bmp"))
+    if not paths:
+        pytest.skip(f"SKIPPED: no pictures in {DATA / 'test' / folder}; set LACUNA_DATA to the folder above test/")
+    monkeypatch.setenv(SETTING, str(DATA / "parity"))
+    runner, rng, found = Runner(RunSettings(device="cpu", precision="float32")), np.random.default_rng(0), []
+    for path in paths:
+        clean = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255.0
+        noisy = clean + rng.normal(0.0, 25.0 / 255.0, clean.shape).astype(np.float32)
+        restored = runner.restore_planes("dncnn-25", torch.from_numpy(noisy).expand(3, -1, -1))[0].clamp(0, 1).numpy()
+        found.append(-10.0 * np.log10(np.mean((restored - clean) ** 2)))
+    print(f"{folder}: {np.mean(found):.3f} dB, published {published_db}")
+    assert np.mean(found) == pytest.approx(published_db, abs=0.05)
+
+
+def test_dncnn_treats_planes_alike() -> None:
+    network = DnCNN().eval()
+    assert sum(value.numel() for value in network.parameters()) == 555_137
+    image = torch.rand(2, 3, 12, 17)
+    with torch.no_grad():
+        together = network(image)
+        for plane in range(3):
+            assert torch.allclose(together[:, plane : plane + 1], network(image[:, plane : plane + 1]), atol=1e-6)

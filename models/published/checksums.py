@@ -1,0 +1,34 @@
+"""sha256 of the published files, as they lie in their authors' repositories at the commits named in the catalogue."""
+
+from __future__ import annotations
+
+RL_RESTORE_FILES = {
+    "model.index": "32c4448310bd8377874bbe37ac16d22b0b3bf6535b3250797abe36cee14c2219",
+    "model.data-00000-of-00001": "86a9482bf11807a9698387a27be98dfe29ffb32f618bdcfe37c4e9d138220dbb",
+    "tool01.index": "dd8687db0b6a4fe2990d1151ba3f8e1bea4142d84dae7bc4a10611c310dc89bb",
+    "tool01.data-00000-of-00001": "232988a687f7078e0bdd860cedb26b959b5d1a955afdb65ba4af4175c6018d79",
+    "tool02.index": "c1da8d366e1c988f0ae9734f40637f31d5e06b1d6317d0315f6f45ab3a4201ce",
+    "tool02.data-00000-of-00001": "332704b72250add50c2de1390c8ab36f08623c2181ba4f7a6c175550f1b7be16",
+    "tool03.index": "1daf57105d01cf77fe4f18efc2f9db2db2f272b4c8bdc4ec01ce39fcccae92d9",
+    "tool03.data-00000-of-00001": "c5ee349615e3f5c724ff4934432c1b80c2f9f499cb46cd8a221c4eac5c2994dd",
+    "tool04.index": "9db3e8bb1d4df5f2565e07250d95787f0506464392e22044135acf37b842534d",
+    "tool04.data-00000-of-00001": "f9a0362839a13ce9bd468fba9fd2f8deb9010c0066dcec98bb7e58f38011c5bb",
+    "tool05.index": "d36a4821e01840723645e9248a7e1c676cafedd5a6064e10e1b8363611f5368a",
+    "tool05.data-00000-of-00001": "cfb57486e3e581a7cd10dc8213b5799980b1707f46f18e2902b9e526629de5fc",
+    "tool06.index": "c1518f142b79b7e0ca9d17f3f96f4a6517584a4de59e56a75bde9c137d31e498",
+    "tool06.data-00000-of-00001": "7a2436f840f1bb6a762d1ca2ea40fd6d53ed42813bbe8d880eb81da3393fa249",
+    "tool07.index": "fcfac599aa3e18c07da377db21a7940228c2c644f63a337f02a05b7c2f8292c4",
+    "tool07.data-00000-of-00001": "1c478cf4483a154e734beeafc2889f7f704c9a0c341b5bf335913e3d8e1d9b9b",
+    "tool08.index": "bdbea30db1b30943f2bd359bbcc7ba84a34b4b0d7a8f85a9c69b6f7f4a5a54bb",
+    "tool08.data-00000-of-00001": "d968ba48b7abf1487afc7400287a74f2012a086835029c185953db825ee5edfd",
+    "tool09.index": "3d90ca120322dd9d5e7f6549b6e2fe46203ca026b2a71d48eea94d6f785337b2",
+    "tool09.data-00000-of-00001": "5ce28d80d98b1d723a8323252723d27923cc6e6b15b3cc229d6631c29bf0bca0",
+    "tool10.index": "eb0835fdd2b95ccdd437f95f66926accc5085b0fc679e03aec6c9a810872c5b2",
+    "tool10.data-00000-of-00001": "a03fe7d72bd27d7e6bddbe45e36f77d3e05aa99e6a0e4355cc09f57081d40cba",
+    "tool11.index": "2afaab5b601ccd84c17380902d7815cf92a2398a2469ea95f3ca4295432c9ef7",
+    "tool11.data-00000-of-00001": "b0c278618856cfa8fd7b0b0fe0451edd1ec566aa61392cc6197e3415bbcb7a0d",
+    "tool12.index": "6301d15407143bdef4cc4f812557a2ecf9d369829ac97961cf23bec46ee88f7f",
+    "tool12.data-00000-of-00001": "d0b75e50cfd934d9963da342c692112c5551c520cfce5c723ff9fbbf7ec95ff2",
+}
+OWAN_FILES = {"model_best.pth": "9883e67ba8c06aedc6ca58018df660a17dc5c709cd114f0ea2b45a411c31b5ac"}
+DNCNN_25_FILES = {"dncnn_25.pth": "0451a70de9b672ae037270498fbb1c17a1c1c4403785df586ff65df5b858e5b0"}

@@ -2,7 +2,7 @@
 
 <root>/manifest.parquet                      one row per image x recipe x seed; written last, so it means "complete"
 <root>/clean, degraded, masks/….png          format png
-<root>/shards/set-000000.tar                 format webdataset: clean.png, degraded.png, mask.png and json per sample
+<root>/shards/<recipe>/set-000000.tar        format webdataset: clean.png, degraded.png, mask.png, json per sample
 <root>/parts/<key>.json                      rows of one finished unit of work, from which a broken run goes on
 
 The rule for what does not fit a PNG: a degraded picture whose values 16 bits cannot hold (unclipped noise) is stored

@@ -70,6 +70,8 @@ def generate(
     if as_json:
         print_json(to_json(made))
     else:
+        for recipe, speed in made.megapixels_per_second:
+            print(f"  {recipe:<28} {speed:8.2f} megapixels a second")
         print(f"samples:   {made.samples}, of which {made.made} made now")
         _print_failures(made.failures)
         print(f"manifest:  {made.manifest_uri.removeprefix('file://')}")
@@ -135,23 +137,24 @@ def _print_board(destination: str) -> None:
 
     board = build_board(*CellStore(Location(destination)).read_tables())
     seconds = {timing.method: timing.seconds_per_megapixel for timing in board.timings}
-    heads = ("group", "method", "n", "mean PSNR, dB", "worst 5 %", "made worse", "regret", "SSIM", "s/MP")
-    table = Table(*heads, title=board.title, title_justify="left")
-    for row in board.rows:
-        time = seconds.get(row.method) if row.kind == "measured" else None
-        name = row.method if row.kind == "measured" else f"{row.method} ({row.kind})"
-        table.add_row(
-            group_title(row.dataset, row.level),
-            name,
-            number(row.n, 0),
-            number(row.mean, 2),
-            number(row.worst_5_percent, 2),
-            percent(row.made_worse),
-            number(row.regret, 2),
-            number(row.metric("ssim"), 4),
-            "–" if time is None else f"{time:.3g}",
-        )
-    Console().print(table)
+    console = Console()
+    for dataset, level in board.groups:
+        table = Table(title=f"{board.suite}: {group_title(dataset, level)}", title_justify="left")
+        for head in ("method", "n", "mean PSNR, dB", "worst 5 %", "made worse", "regret", "SSIM", "s/MP"):
+            table.add_column(head, justify="left" if head == "method" else "right")
+        for row in (row for row in board.rows if (row.dataset, row.level) == (dataset, level)):
+            measured = row.kind == "measured"
+            table.add_row(
+                row.method if measured else f"{row.method} ({row.kind})",
+                number(row.n, 0),
+                number(row.mean, 2),
+                number(row.worst_5_percent, 2),
+                percent(row.made_worse),
+                number(row.regret, 2),
+                number(row.metric("ssim"), 4),
+                f"{seconds[row.method]:.3g}" if measured and row.method in seconds else "–",
+            )
+        console.print(table)
 
 
 def _print_failures(failures: Sequence[tuple[str, str, str]]) -> None:

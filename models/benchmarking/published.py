@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_DNCNN = "README of github.com/cszn/DnCNN"
+_DNCNN = "README of github.com/cszn/DnCNN, commit e93b278"
 _DIP = "Ulyanov et al., Deep Image Prior, CVPR 2018"
 
 
@@ -37,6 +37,7 @@ def _row_of(
     source: str,
     note: str = "",
 ) -> tuple[PublishedRow, ...]:
+    """Return one row per level; a method published for the first few levels alone has as few figures."""
     return tuple(
         PublishedRow(
             suite=suite,
@@ -48,7 +49,7 @@ def _row_of(
             source=source,
             note=note,
         )
-        for index, level in enumerate(levels)
+        for index, level in enumerate(levels[: len(psnr)])
     )
 
 
@@ -66,9 +67,12 @@ _BSD68 = {
 }
 _CLASSIC5 = {
     "AR-CNN": ((29.03, 31.15, 32.51, 33.34), (0.7929, 0.8517, 0.8806, 0.8953)),
+    "TNRD": ((29.28, 31.47, 32.78), (0.7992, 0.8576, 0.8837)),
     "DnCNN-3": ((29.40, 31.63, 32.91, 33.77), (0.8026, 0.8610, 0.8861, 0.9003)),
 }
 _ENLARGED = {
+    ("TNRD", "Set5"): ((36.86, 30.85), (0.9556, 0.8732)),
+    ("TNRD", "Set14"): ((32.51, 27.66), (0.9069, 0.7563)),
     ("VDSR", "Set5"): ((37.56, 31.35), (0.9591, 0.8845)),
     ("VDSR", "Set14"): ((33.02, 27.99), (0.9128, 0.7659)),
     ("DnCNN-3", "Set5"): ((37.58, 31.40), (0.9590, 0.8845)),

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from models.benchmarking.protocols import LARGEST_PSNR_DB, Protocol
 from models.metrics.fidelity import psnr_db, ssim
+from models.metrics.naturalness import NIQE_VARIABLE, NiqeModel, load_niqe_model, niqe
+from models.metrics.perceptual import BACKBONE_VARIABLE, HEADS_VARIABLE, Lpips, load_lpips, lpips
 from models.metrics.planes import comparable
 
+_NIQE_BLOCK, _LPIPS_SIDE = 96, 64
 Pixels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
@@ -33,6 +40,7 @@ class Metric:
     """One number about a result. `measure` returns None where it does not apply or its model is not there.
 
     version: raise it whenever the same pixels give another number; cells measured before are then measured again.
+    files: environment variables that name the files of its model, which count as well.
     """
 
     id: str
@@ -41,6 +49,7 @@ class Metric:
     higher_is_better: bool
     measure: Callable[[Result], float | None]
     version: str = "1"
+    files: tuple[str, ...] = ()
 
 
 def _capped(decibels: float) -> float:
@@ -93,6 +102,32 @@ def _ssim(result: Result) -> float | None:
     )
 
 
+def _niqe(result: Result) -> float | None:
+    border = result.protocol.border
+    blocks = [(side - 2 * border) // _NIQE_BLOCK for side in result.restored.shape[:2]]
+    if blocks[0] * blocks[1] < 2:
+        return None
+    channel: Literal["grey", "y"] = "y" if result.protocol.channel == "y" else "grey"
+    return niqe(np.clip(result.restored, 0, 1), model=_niqe_model(), channel=channel, border=border)
+
+
+def _lpips(result: Result) -> float | None:
+    border = result.protocol.border
+    if min(result.restored.shape[:2]) - 2 * border < _LPIPS_SIDE:
+        return None
+    return lpips(np.clip(result.restored, 0, 1), result.reference, model=_lpips_model(), border=border)
+
+
+@lru_cache(maxsize=1)
+def _niqe_model() -> NiqeModel | None:
+    return load_niqe_model()
+
+
+@lru_cache(maxsize=1)
+def _lpips_model() -> Lpips | None:
+    return load_lpips()
+
+
 METRICS: tuple[Metric, ...] = (
     Metric(id="psnr_db", title="PSNR, dB", decimals=2, higher_is_better=True, measure=_psnr),
     Metric(id="ssim", title="SSIM", decimals=4, higher_is_better=True, measure=_ssim),
@@ -102,6 +137,15 @@ METRICS: tuple[Metric, ...] = (
         decimals=2,
         higher_is_better=True,
         measure=_psnr_unclipped,
+    ),
+    Metric(id="niqe", title="NIQE", decimals=2, higher_is_better=False, measure=_niqe, files=(NIQE_VARIABLE,)),
+    Metric(
+        id="lpips",
+        title="LPIPS",
+        decimals=4,
+        higher_is_better=False,
+        measure=_lpips,
+        files=(BACKBONE_VARIABLE, HEADS_VARIABLE),
     ),
 )
 
@@ -121,5 +165,11 @@ def _finite(value: Any) -> float | None:
 
 
 def metrics_identity() -> list[list[str]]:
-    """Return what the numbers depend on, for content addresses: ids and versions of all metrics."""
-    return [[metric.id, metric.version] for metric in METRICS]
+    """Return what the numbers depend on, for content addresses: ids, versions and models of all metrics."""
+    return [[metric.id, metric.version, *(_file_sha256(name) for name in metric.files)] for metric in METRICS]
+
+
+@lru_cache(maxsize=16)
+def _file_sha256(variable: str) -> str:
+    path = os.environ.get(variable)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else "absent"

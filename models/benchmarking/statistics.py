@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Case = TypeVar("Case")
 
 # A difference below this is rounding, not harm.
 _WORSE_BY_DB = 1e-3
@@ -32,13 +35,14 @@ class Summary:
 class RouterPower:
     """What choosing among methods can be worth over the same cases, in the metric's unit.
 
-    oracle: mean of each case's best method. best_single: the method best on average, and its mean. random: expected
-    mean of a blind choice. regret: oracle minus mean, by method. chosen: how often the oracle takes each method.
+    oracle: mean of each case's best method. best_single: the method best on average (None when none applies to every
+    case). random: expected mean of a blind choice. regret: oracle minus mean on a method's own cases. chosen: how often
+    the oracle takes each method.
     """
 
     oracle: Summary
-    best_single_id: str
-    best_single: Summary
+    best_single_id: str | None
+    best_single: Summary | None
     random: float
     regret: tuple[tuple[str, float], ...]
     chosen: tuple[tuple[str, int], ...]
@@ -88,28 +92,36 @@ def summarize(
     )
 
 
-def router_power(scores: Mapping[str, Sequence[float]], *, inputs: Sequence[float] | None = None) -> RouterPower:
-    """Return oracle, best single method and random choice over methods scored on the same cases (higher is better).
+def router_power(
+    scores: Mapping[str, Mapping[Case, float]], *, inputs: Mapping[Case, float] | None = None
+) -> RouterPower:
+    """Return oracle, best single method and random choice over scores by method and case (higher is better).
 
-    Ties go to the method named first. Raises ValueError for unequal lengths or fewer than one method.
+    Where a method does not apply to a case it is not to be chosen there; only a method that applies to all can be the
+    best single one. Regret compares a method with the oracle on the method's own cases. Ties go to the method named
+    first. Raises ValueError when nothing was scored.
     """
-    lengths = {len(values) for values in scores.values()}
-    if len(lengths) != 1 or lengths == {0}:
-        raise ValueError(f"router_power: got lists of lengths {sorted(lengths)}, expected one length above 0 for all")
-    ids = list(scores)
-    cases = list(zip(*scores.values(), strict=True))
-    best = [max(case) for case in cases]
-    chosen = dict.fromkeys(ids, 0)
-    for case in cases:
-        chosen[ids[case.index(max(case))]] += 1
-    means = {name: mean_of(values) for name, values in scores.items()}
-    single = max(ids, key=lambda name: means[name])
-    oracle = summarize(best, inputs=inputs)
+    cases = list(dict.fromkeys(case for values in scores.values() for case in values))
+    if not cases:
+        raise ValueError("router_power: got no scores, expected at least one method on one case")
+    offers = {case: {name: values[case] for name, values in scores.items() if case in values} for case in cases}
+    best = {case: max(offer.values()) for case, offer in offers.items()}
+    chosen = dict.fromkeys(scores, 0)
+    for case, offer in offers.items():
+        chosen[next(name for name, value in offer.items() if value == best[case])] += 1
+    known = [inputs[case] for case in cases] if inputs is not None and all(case in inputs for case in cases) else None
+    oracle = summarize([best[case] for case in cases], inputs=known)
+    whole = {name: mean_of(list(values.values())) for name, values in scores.items() if len(values) == len(cases)}
+    single = max(whole, key=lambda name: whole[name]) if whole else None
     return RouterPower(
         oracle=oracle,
         best_single_id=single,
-        best_single=summarize(scores[single], inputs=inputs),
-        random=mean_of(list(means.values())),
-        regret=tuple((name, oracle.mean - means[name]) for name in ids),
+        best_single=None if single is None else summarize([scores[single][case] for case in cases], inputs=known),
+        random=mean_of([mean_of(list(offer.values())) for offer in offers.values()]),
+        regret=tuple(
+            (name, mean_of([best[case] - value for case, value in values.items()]))
+            for name, values in scores.items()
+            if values
+        ),
         chosen=tuple(chosen.items()),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,9 +44,10 @@ class SetOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetJob:
-    """One unit of work: its number, its pictures, what to make of them, and where."""
+    """One unit of work: its number among those of its recipe, its pictures, what to make of them, and where."""
 
     number: int
+    recipe: str
     pictures: tuple[CleanPicture, ...]
     options: SetOptions
     destination: str
@@ -52,10 +55,15 @@ class SetJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetPart:
-    """What a unit of work came to: manifest rows, whether it was done before, and (picture, kind, text) of failures."""
+    """What a unit of work came to: manifest rows, whether it was done before, and (picture, kind, text) of failures.
 
+    seconds: spent in the recipe itself, without reading and writing; 0 when it was done before.
+    """
+
+    recipe: str
     rows: tuple[dict[str, Any], ...]
     kept: bool
+    seconds: float
     failures: tuple[tuple[str, str, str], ...]
 
 
@@ -78,11 +86,18 @@ def checked_options(options: SetOptions) -> SetOptions:
 
 
 def set_jobs(pictures: Sequence[CleanPicture], *, options: SetOptions, destination: str) -> list[SetJob]:
-    """Cut the pictures into units of work."""
+    """Cut the work into units: some pictures by one recipe, so that adding a recipe makes that recipe's alone."""
     step = options.block
     return [
-        SetJob(number=index, pictures=tuple(pictures[start : start + step]), options=options, destination=destination)
-        for index, start in enumerate(range(0, len(pictures), step))
+        SetJob(
+            number=number,
+            recipe=recipe,
+            pictures=tuple(pictures[start : start + step]),
+            options=options,
+            destination=destination,
+        )
+        for recipe in options.recipes
+        for number, start in enumerate(range(0, len(pictures), step))
     ]
 
 
@@ -92,7 +107,7 @@ def make_part(job: SetJob) -> SetPart:
     data: dict[str, bytes] = {}
     failures: list[tuple[str, str, str]] = []
     for picture in job.pictures:
-        content, failure = attempt(lambda picture=picture: read_clean(picture), stage="read")  # type: ignore[misc]
+        content, failure = attempt(partial(read_clean, picture), stage="read")
         if content is None:
             failures.append(_failure(picture, failure))
         else:
@@ -100,25 +115,22 @@ def make_part(job: SetJob) -> SetPart:
     key = _part_key(job, data)
     noted = read_part(root, key)
     if noted is not None and _intact(root, noted):
-        return SetPart(rows=tuple(noted), kept=True, failures=tuple(failures))
+        return SetPart(recipe=job.recipe, rows=tuple(noted), kept=True, seconds=0.0, failures=tuple(failures))
     files: dict[str, bytes] = {}
     rows: list[dict[str, Any]] = []
-    for picture in job.pictures:
-        if picture.image_id not in data:
-            continue
-        made, failure = attempt(
-            lambda picture=picture: list(_samples(picture, data[picture.image_id], options=job.options)),  # type: ignore[misc]
-            stage="degrade",
-        )
+    seconds = 0.0
+    for picture in (picture for picture in job.pictures if picture.image_id in data):
+        made, failure = attempt(partial(_samples, picture, data[picture.image_id], job=job), stage="degrade")
         if made is None:
             failures.append(_failure(picture, failure))
-        for row, written in made or ():
-            rows.append(row)
-            files.update(written)
+            continue
+        rows += made[0]
+        files.update(made[1])
+        seconds += made[2]
     rows = _write(root, files, rows, job=job)
     if rows and not failures:
         write_part(root, key, rows)
-    return SetPart(rows=tuple(rows), kept=False, failures=tuple(failures))
+    return SetPart(recipe=job.recipe, rows=tuple(rows), kept=False, seconds=seconds, failures=tuple(failures))
 
 
 def _failure(picture: CleanPicture, failure: Failure | None) -> tuple[str, str, str]:
@@ -129,7 +141,9 @@ def _failure(picture: CleanPicture, failure: Failure | None) -> tuple[str, str, 
 def _part_key(job: SetJob, data: Mapping[str, bytes]) -> str:
     hashes = [[name, hashlib.sha256(content).hexdigest()] for name, content in data.items()]
     # The number names a tar shard; files of their own do not depend on it.
-    text = json.dumps([SCHEMA_VERSION, _recipes_identity(), job.number, to_json(job.options), hashes], sort_keys=True)
+    shard = job.number if job.options.format == "webdataset" else None
+    chosen = [job.recipe, list(job.options.seeds), job.options.format, shard]
+    text = json.dumps([SCHEMA_VERSION, _recipes_identity(), chosen, hashes], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -160,20 +174,26 @@ def _intact(root: Location, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _samples(
-    picture: CleanPicture, content: bytes, *, options: SetOptions
-) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
-    """Yield (manifest row, files by path) of every recipe and seed for one clean picture."""
+    picture: CleanPicture, content: bytes, *, job: SetJob
+) -> tuple[list[dict[str, Any]], dict[str, bytes], float]:
+    """Return (manifest rows, files by path, seconds in the recipe) of every seed for one clean picture."""
     from models.degradations.recipes import get_recipe
 
+    recipe = get_recipe(job.recipe)
     clean = as_floats(decode_picture(content, name=picture.path))
-    sha256 = hashlib.sha256(content).hexdigest()
-    for recipe_id in options.recipes:
-        for seed in options.seeds:
-            drawn = draw_seed(recipe_id, picture.image_id, seed)
-            made = _degrade(get_recipe(recipe_id), clean, seed=drawn, name=picture.image_id)
-            row, files = _sample(picture.image_id, recipe_id, seed, made=made, whole=clean.shape)
-            row.update(draw_seed=drawn, source_sha256=sha256, task=get_recipe(recipe_id).task)
-            yield row, files
+    rows: list[dict[str, Any]] = []
+    files: dict[str, bytes] = {}
+    seconds = 0.0
+    for seed in job.options.seeds:
+        drawn = draw_seed(recipe.id, picture.image_id, seed)
+        started = time.perf_counter()
+        made = _degrade(recipe, clean, seed=drawn, name=picture.image_id)
+        seconds += time.perf_counter() - started
+        row, written = _sample(picture.image_id, recipe.id, seed, made=made, whole=clean.shape)
+        row.update(draw_seed=drawn, source_sha256=hashlib.sha256(content).hexdigest(), task=recipe.task)
+        rows.append(row)
+        files.update(written)
+    return rows, files, seconds
 
 
 def _degrade(recipe: DegradationRecipe, clean: Pixels, *, seed: int, name: str) -> Degraded:
@@ -226,7 +246,7 @@ def _write(
         for path in sorted(files):
             root.join(path).write_bytes_atomic(files[path])
         return list(rows)
-    shard = f"shards/set-{job.number:06d}.tar"
+    shard = f"shards/{folder_name(job.recipe)}/set-{job.number:06d}.tar"
     members: dict[str, bytes] = {}
     renamed = []
     for row in rows:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,19 +71,15 @@ def score_part(job: ScoreJob) -> ScorePart:
     failures: list[tuple[str, str, str]] = []
     computed = 0
     for ref in job.cases:
-        case, failure = attempt(lambda ref=ref: load_case(ref), stage="load")  # type: ignore[misc]
+        case, failure = attempt(partial(load_case, ref), stage="load")
         if case is None:
             failures.append(
                 (ref.name, failure.error_kind, failure.error_text) if failure else (ref.name, "unknown", "")
             )
             continue
         for method_id in fitting(case, job.options.methods):
-            done, failure = attempt(
-                lambda ref=ref, case=case, method_id=method_id: _cell(  # type: ignore[misc]
-                    ref, case, method_id, store=store, options=job.options
-                ),
-                stage=method_id,
-            )
+            work = partial(_cell, ref, case, method_id, store=store, options=job.options)
+            done, failure = attempt(work, stage=method_id)
             if done is None:
                 text = (failure.error_kind, failure.error_text) if failure else ("unknown", "")
                 failures.append((f"{ref.name} by {method_id}", *text))
@@ -118,16 +115,19 @@ def checked_methods(methods: Sequence[str], cases: Sequence[CaseRef], *, kept: S
 
     for name in methods:
         check_method(name)
-    examples = [load_case(ref) for ref in cases if ref.example]
+    tried = [attempt(partial(load_case, ref), stage="load") for ref in cases if ref.example]
+    examples = [case for case, _ in tried if case is not None]
     if not examples:
-        raise ValueError("benchmark: got no cases, expected at least one; is --limit 0, or the set empty?")
+        said = next((failure.error_text for _, failure in tried if failure is not None), "there are none")
+        raise ValueError(f"benchmark: got no case that can be measured: {said}")
     for name in methods:
         reasons = [unfit_reason(name, scale=case.scale, has_mask=case.mask is not None) for case in examples]
         if all(reason is not None for reason in reasons):
             raise ValueError(f"method {name}: {reasons[0]}; leave it out, or choose another suite")
     baselines = sorted({baseline_for(case.scale) for case in examples}, reverse=True)
     known = method_ids()
-    return tuple(dict.fromkeys([*baselines, *(name for name in kept if name in known), *methods]))
+    others = {*methods, *(name for name in kept if name in known)} - set(baselines)
+    return (*baselines, *sorted(others))
 
 
 def cell_key(case_sha256: str, *, protocol: Any, method_id: str, seed: int, chosen: Runner) -> str:
@@ -135,9 +135,18 @@ def cell_key(case_sha256: str, *, protocol: Any, method_id: str, seed: int, chos
     from models.benchmarking.baselines import method_identity
     from models.benchmarking.scoring import metrics_identity
 
-    numbers = ["-", "-"] if method_identity(method_id)[1] == "1" else [chosen.device, chosen.precision]
+    numbers = [chosen.device, precision_of(method_id, chosen)]
     parts = [_VERSION, case_sha256, to_json(protocol), method_identity(method_id), metrics_identity(), seed, numbers]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def precision_of(method_id: str, chosen: Runner) -> str:
+    """Return the number format that a method really computes in."""
+    from models.benchmarking.baselines import BICUBIC, INPUT
+    from models.registry import get_method
+
+    reduced = method_id not in (INPUT, BICUBIC) and get_method(method_id).card.half_precision
+    return chosen.precision if reduced else "float32"
 
 
 def _cell(
@@ -158,7 +167,7 @@ def _cell(
         "key": key,
         "megapixels": height * width / 1e6,
         "protocol": case.protocol.text,
-        "precision": chosen.precision if method_identity(method_id)[1] != "1" else None,
+        "precision": precision_of(method_id, chosen),
         "weights_sha256": method_identity(method_id)[2],
     }
     return {**where, **facts, **cell["metrics"]}, new
@@ -180,7 +189,8 @@ def _measure(ref: CaseRef, case: Case, method_id: str, *, key: str, store: CellS
     cell = {"method": method_id, "case": ref.name, "metrics": score(result)}
     if ref.example:
         store.put_crop(crop_name(ref, method_id), _crop(restored, case.reference))
-    store.put(key, cell, timing={"seconds": seconds, "device": f"{chosen.device}, {chosen.precision}"})
+    device = f"{chosen.device}, {precision_of(method_id, chosen)}"
+    store.put(key, cell, timing={"seconds": seconds, "device": device})
     return cell
 
 

@@ -139,19 +139,10 @@ def _gains(scored: Mapping[str, Mapping[CaseKey, float]]) -> list[tuple[str, tup
 def _group_rows(
     suite: str, dataset: str, level: str, rows: Sequence[Row], *, scored: Mapping[str, Mapping[CaseKey, float]]
 ) -> list[BoardRow]:
-    untouched = _baseline(scored)
-    longest = max((len(values) for values in scored.values()), default=0)
-    complete = {name: values for name, values in scored.items() if len(values) == longest}
-    power = None
-    cases = list(next(iter(complete.values()), {}))
-    if longest and len(complete) > 1 and all(set(values) == set(cases) for values in complete.values()):
-        inputs = [untouched[key] for key in cases] if set(cases) <= set(untouched) else None
-        power = router_power({name: [values[key] for key in cases] for name, values in complete.items()}, inputs=inputs)
-    where = Where(suite, dataset, level)
+    where, untouched = Where(suite, dataset, level), _baseline(scored)
+    power = router_power(scored, inputs=untouched) if len(scored) > 1 else None
     board = [
-        _measured(name, values, rows, where=where, untouched=untouched, power=power)
-        for name, values in scored.items()
-        if dataset != ALL or name in complete
+        _measured(name, values, rows, where=where, untouched=untouched, power=power) for name, values in scored.items()
     ]
     board.sort(key=lambda row: -(row.mean or 0.0))
     board += _router_rows(power, where=where) if power is not None else []
@@ -201,16 +192,10 @@ def _measured(
 
 def _router_rows(power: RouterPower, *, where: Where) -> list[BoardRow]:
     chosen = ", ".join(f"{name} {count}" for name, count in power.chosen if count)
-    summaries = (
-        ("oracle", "Best method for each picture", power.oracle, 0.0, f"takes {chosen}"),
-        (
-            "best single",
-            "Best method for all pictures",
-            power.best_single,
-            power.oracle.mean - power.best_single.mean,
-            f"it is {power.best_single_id}",
-        ),
-    )
+    summaries = [("oracle", "Best method for each picture", power.oracle, f"takes {chosen}")]
+    if power.best_single is not None:
+        found = f"it is {power.best_single_id}"
+        summaries.append(("best single", "Best method for all pictures", power.best_single, found))
     rows = [
         BoardRow(
             suite=where.suite,
@@ -224,11 +209,11 @@ def _router_rows(power: RouterPower, *, where: Where) -> list[BoardRow]:
             median=summary.median,
             worst_5_percent=summary.worst_5_percent,
             made_worse=summary.made_worse,
-            regret=regret,
+            regret=power.oracle.mean - summary.mean,
             means=((RANKED, summary.mean),),
             note=note,
         )
-        for name, title, summary, regret, note in summaries
+        for name, title, summary, note in summaries
     ]
     random = BoardRow(
         suite=where.suite,
@@ -241,7 +226,7 @@ def _router_rows(power: RouterPower, *, where: Where) -> list[BoardRow]:
         mean=power.random,
         regret=power.random_regret,
         means=((RANKED, power.random),),
-        note=f"of {len(power.regret)} methods",
+        note=f"of {len(power.regret)} methods, leaving it untouched among them",
     )
     return [*rows, random]
 

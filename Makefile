@@ -14,7 +14,7 @@ STAMP := $(VENV)/.lacuna-installed
 # Bytecode halves the start of the workflow engine's embedded server, so it is written whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install restore sample test check lint format benchmark-overhead benchmark-memory clean distclean
+.PHONY: help install restore sample test check lint format train-next benchmark-overhead benchmark-memory clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -54,6 +54,9 @@ check: lint test ## everything a change must pass
 format: $(STAMP) ## put the code into the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+train-next: $(STAMP) ## train the first weight below its target: DATA="folders of photographs" RUN=folder [OPTIONS]
+	$(BIN)/lacuna train $(foreach folder,$(DATA),--data "$(folder)") --out "$(RUN)" --minutes 8 $(OPTIONS)
 
 benchmark-overhead: $(STAMP) ## wall time of the flow over a bare loop of the same work
 	$(BIN)/python -m benchmarks.overhead

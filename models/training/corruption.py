@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.blocks import pull_push
+from models.deconvolution import SIGMA_RANGE_PX, deconvolution_entry
 from models.degradations.blur import BoxBlur, GaussianBlur
 from models.degradations.damage_layers import LAYERS
 from models.degradations.jpeg import JpegCompression
@@ -82,23 +83,38 @@ class BlindJpeg:
 
 @dataclass(frozen=True, slots=True)
 class MildBlur:
-    """Gaussian, box or none, σ 0.3-2.5 px, then what a file adds: slight noise, 8 bits, at times a good JPEG."""
+    """Gaussian, box or none, σ 0.3-2.5 px, then what a file adds: 8 bits, often slight noise, at times a good JPEG.
+
+    The network is told σ as the estimator would: off by `sigma_error` of it (standard deviation of the logarithm).
+    """
 
     sigma_px: tuple[float, float] = (0.3, 2.5)
-    sharp_share: float = 0.1
+    sharp_share: float = 0.08
+    box_share: float = 0.12
+    noise_share: float = 0.6
     noise_sigma_max: float = 3.0
+    jpeg_share: float = 0.25
+    sigma_error: float = 0.12
 
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
         count = clean.shape[0]
-        blur = GaussianBlur.draw(rng, batch=count, sigma_px=self.sigma_px, aspect=(1.0, 1.0)).apply(clean)
-        box = BoxBlur.draw(rng, batch=count).apply(clean)
-        boxed = torch.from_numpy(rng.random((count, 1, 1, 1)) < 0.1)
-        sharp = torch.from_numpy(rng.random((count, 1, 1, 1)) < self.sharp_share)
-        soft = torch.where(sharp, clean, torch.where(boxed, box, blur))
-        scanned = BlindNoise(sigma_max=self.noise_sigma_max, clip_share=1.0)(soft, rng).network_input
+
+        def drawn(share: float) -> Tensor:
+            return torch.from_numpy(rng.random((count, 1, 1, 1)) < share)
+
+        gaussian = GaussianBlur.draw(rng, batch=count, sigma_px=self.sigma_px, aspect=(1.0, 1.0))
+        box = BoxBlur.draw(rng, batch=count)
+        boxed, sharp = drawn(self.box_share), drawn(self.sharp_share)
+        soft = torch.where(sharp, clean, torch.where(boxed, box.apply(clean), gaussian.apply(clean)))
+        noise = BlindNoise(sigma_max=self.noise_sigma_max, clip_share=1.0)(soft, rng).network_input
+        rounded = soft.clamp(0, 1).mul(255).round().div(255)
+        scanned = torch.where(drawn(self.noise_share), noise, rounded)
         jpeg = JpegCompression.draw(rng, batch=count, quality=(80, 98)).apply(scanned)
-        compressed = torch.from_numpy(rng.random((count, 1, 1, 1)) < 0.3)
-        return Example(torch.where(compressed, jpeg, scanned), clean)
+        blurred = torch.where(drawn(self.jpeg_share), jpeg, scanned)
+        true = np.where(boxed.flatten(), box.equivalent_sigma_px(), gaussian.equivalent_sigma_px())
+        true = np.where(sharp.flatten(), rng.uniform(0.3, 0.8, count), true)
+        told = np.clip(true * np.exp(rng.normal(0.0, self.sigma_error, count)), *SIGMA_RANGE_PX)
+        return Example(deconvolution_entry(blurred, sigma_px=tuple(told.tolist())), clean)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,13 @@ class PatchSettings:
 
 
 class Photographs:
-    """Every picture below `folders`, decoded once to RGB uint8.
-
-    `hold_back` pictures (every n-th of the sorted list) are left out, for validation; `held_back` lists them.
-    """
+    """Pictures decoded once to RGB uint8 (H, W, 3), and the files among them that were left out of the training."""
 
     def __init__(self, folders: list[Path], *, hold_back: int = 0) -> None:
+        """Load every picture below `folders` but `hold_back` of them (every n-th of the sorted list; a fifth at most).
+
+        Raises FileNotFoundError when there is none.
+        """
         paths = sorted(
             path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
         )
@@ -40,10 +41,20 @@ class Photographs:
                 f"training photographs: found none below {[str(folder) for folder in folders]}; expected pictures with "
                 f"the suffixes {IMAGE_SUFFIXES}; pass the folder that holds them with --data"
             )
-        stride = max(1, len(paths) // hold_back) if hold_back else 0
+        hold_back = min(hold_back, len(paths) // 5)
+        stride = len(paths) // hold_back if hold_back else 0
         self.held_back = [path for index, path in enumerate(paths) if stride and index % stride == stride // 2]
         kept = set(self.held_back)
         self.pictures = [read_rgb(path) for path in paths if path not in kept]
+
+    def only_held_back(self) -> Photographs:
+        """Return the pictures that were left out, for validation; raises ValueError when none was."""
+        if not self.held_back:
+            raise ValueError("validation: no photograph was held back; give at least five")
+        left_out = object.__new__(Photographs)
+        left_out.held_back = []
+        left_out.pictures = [read_rgb(path) for path in self.held_back]
+        return left_out
 
     def patches(self, settings: PatchSettings, *, rng: np.random.Generator) -> Tensor:
         """Return a batch (B, 3, side, side) float32 in [0, 1], flipped and turned at random."""
@@ -54,6 +65,8 @@ class Photographs:
     def _patch(self, settings: PatchSettings, *, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         factor = 2 if rng.random() < settings.half_scale_share else 1
         side = settings.side * factor
+        if not any(min(picture.shape[:2]) >= side for picture in self.pictures):
+            raise ValueError(f"training photographs: none is {side} px wide and high; give larger ones")
         while True:
             picture = self.pictures[int(rng.integers(len(self.pictures)))]
             height, width = picture.shape[:2]

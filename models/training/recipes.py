@@ -36,8 +36,8 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         id="denoise",
         corruption=BlindNoise(),
-        patches=PatchSettings(grey_share=0.3, tint_share=0.05),
-        schedule=Schedule(steps=7300),
+        patches=PatchSettings(grey_share=0.4, tint_share=0.05),
+        schedule=Schedule(steps=16000, decay_share=0.68),
     ),
     Recipe(
         id="deblock",
@@ -51,8 +51,9 @@ RECIPES: tuple[Recipe, ...] = (
         id="deblur",
         corruption=MildBlur(),
         patches=PatchSettings(grey_share=0.25, tint_share=0.05),
-        schedule=Schedule(steps=1800),
-        start_from="denoise --steps 5500",
+        schedule=Schedule(steps=7000, peak_lr=7e-4, decay_share=0.7),
+        in_channels=7,
+        start_from="denoise",
         seed=2,
     ),
     Recipe(
@@ -68,9 +69,9 @@ RECIPES: tuple[Recipe, ...] = (
 
 
 def get_recipe(recipe_id: str) -> Recipe:
-    """Return the recipe called `recipe_id`; KeyError names the nearest one."""
+    """Return the recipe called `recipe_id`; ValueError names the nearest one."""
     by_id = {recipe.id: recipe for recipe in RECIPES}
     if recipe_id not in by_id:
         near = difflib.get_close_matches(recipe_id, by_id, n=1) or sorted(by_id)
-        raise KeyError(f"recipe: got {recipe_id!r}, expected one of {sorted(by_id)}; did you mean {near[0]!r}?")
+        raise ValueError(f"recipe: got {recipe_id!r}, expected one of {sorted(by_id)}; did you mean {near[0]!r}?")
     return by_id[recipe_id]

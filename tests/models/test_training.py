@@ -94,7 +94,7 @@ def test_no_photographs_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_recipes_have_unique_names_and_unknown_ones_get_a_hint() -> None:
     assert len({recipe.id for recipe in RECIPES}) == len(RECIPES)
-    with pytest.raises(KeyError, match="did you mean 'denoise'"):
+    with pytest.raises(ValueError, match="did you mean 'denoise'"):
         get_recipe("denois")
 
 

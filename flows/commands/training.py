@@ -1,0 +1,90 @@
+"""`lacuna train`: train a weight with a progress bar, go on where it stopped, export it when it is done."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from flows.cli import EXIT_OK, print_json
+
+if TYPE_CHECKING:
+    from models.training.loop import Progress as LogLine
+
+
+def choose_recipe(recipe: str | None) -> str:
+    """Return the recipe asked for, or the first of the backlog that is below its target.
+
+    Raises ValueError for an unknown recipe, and when none is asked for and all targets are met.
+    """
+    from models.training.backlog import next_need
+    from models.training.recipes import get_recipe
+
+    if recipe is not None:
+        return get_recipe(recipe).id
+    need = next_need()
+    if need is None or need.recipe is None:
+        raise ValueError("train: every weight of the backlog meets its targets; name a recipe to train it further")
+    return need.recipe
+
+
+def run(
+    recipe: str | None,
+    *,
+    data: list[Path],
+    out: Path,
+    start_from: Path | None,
+    steps: int | None,
+    minutes: float | None,
+    device: str | None,
+    weights_folder: Path | None,
+    as_json: bool,
+) -> int:
+    """Train, print what came of it, and return the exit code."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    console = Console(stderr=True)
+    recipe_id = choose_recipe(recipe)
+    with nullcontext() if as_json else console.status("Starting…"):
+        from flows.train import listen, train
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, disable=as_json)
+    task = bar.add_task(recipe_id, total=None, state="")
+
+    def hear(line: LogLine) -> None:
+        psnr = "" if line.validation_psnr_db is None else f", {line.validation_psnr_db:.2f} dB"
+        bar.update(
+            task, completed=line.step, total=line.steps, state=f"{line.step}/{line.steps}, loss {line.loss:.4f}{psnr}"
+        )
+
+    stop = listen(hear)
+    try:
+        with bar:
+            summary = train(
+                recipe_id,
+                [str(folder) for folder in data],
+                str(out),
+                start_from=None if start_from is None else str(start_from),
+                steps=steps,
+                minutes=minutes,
+                device=device,
+                weights_folder=None if weights_folder is None else str(weights_folder),
+            )
+    finally:
+        stop()
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        console.print(f"{summary.recipe}: {summary.steps_done} of {summary.steps} steps; checkpoint in {summary.out}")
+        if summary.validation_psnr_db is not None:
+            console.print(f"validation PSNR {summary.validation_psnr_db:.2f} dB; curve: {summary.out}/curve.svg")
+        if summary.exported is not None:
+            console.print(f"weights written, sha256 {summary.exported[:16]}…; measure them with the benchmarks")
+        elif summary.steps_done < summary.steps:
+            console.print("stopped for now: the same command goes on from here")
+    return EXIT_OK

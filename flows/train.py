@@ -1,0 +1,150 @@
+"""The flow that makes a weight: train a recipe, keep its curve as Parquet and picture, export, say what came of it.
+
+The training itself is `models.training`, which runs without the workflow engine on any machine with torch.
+"""
+
+from __future__ import annotations
+
+import flows.prefect_settings  # noqa: F401 - it must come before prefect
+
+# isort: split
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.training_plot import curve_svg
+
+if TYPE_CHECKING:
+    from models.training.loop import Progress
+
+Observer = Callable[["Progress"], None]
+_LISTENERS: list[Observer] = []
+CURVE_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("loss", pa.float64()),
+        ("lr", pa.float64()),
+        ("seconds", pa.float64()),
+        ("validation_psnr_db", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSummary:
+    """What a training run left behind. `exported`: sha256 of the weights written, None when the run is not finished."""
+
+    recipe: str
+    steps_done: int
+    steps: int
+    out: str
+    curve: str
+    validation_psnr_db: float | None
+    exported: str | None
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_recipe(*, recipe_id: str, settings: dict[str, Any]) -> int:
+    """Task over `models.training.run.run_recipe`; resumes from the checkpoint in `out`."""
+    from models.training.recipes import get_recipe
+    from models.training.run import RunSettings, run_recipe
+
+    paths = {
+        "data": [Path(folder) for folder in settings["data"]],
+        "out": Path(settings["out"]),
+        "start_from": Path(settings["start_from"]) if settings["start_from"] else None,
+    }
+    return run_recipe(get_recipe(recipe_id), RunSettings(**{**settings, **paths}), observe=_tell)
+
+
+@task(name="export", cache_policy=NO_CACHE)
+def export_weights(*, recipe_id: str, out: str, folder: str) -> str:
+    """Write the checkpoint as fp16 safetensors with its card; return the sha256."""
+    from models.training.export import export
+
+    return export(recipe_id, checkpoint=Path(out), folder=Path(folder)).sha256
+
+
+@task(name="curve", cache_policy=NO_CACHE)
+def write_curve(*, recipe_id: str, out: str) -> str:
+    """Write the log of a run as Parquet and as a picture beside it; return the path of the Parquet file."""
+    rows = read_log(Path(out) / "log.jsonl")
+    table = pa.Table.from_pylist([{name: row.get(name) for name in CURVE_SCHEMA.names} for row in rows], CURVE_SCHEMA)
+    target = Path(out) / "curve.parquet"
+    pq.write_table(table, target)
+    (Path(out) / "curve.svg").write_text(curve_svg(rows, title=recipe_id), encoding="utf-8")
+    return str(target)
+
+
+@flow(name="train")
+def train(
+    recipe_id: str,
+    data: list[str],
+    out: str,
+    start_from: str | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    device: str | None = None,
+    weights_folder: str | None = None,
+) -> TrainingSummary:
+    """Train `recipe_id` on the photographs below `data`, going on from the checkpoint in `out` where there is one.
+
+    With `weights_folder`, a finished run is exported there. Raises ValueError for an unknown recipe, FileNotFoundError
+    without photographs.
+    """
+    from models.training.recipes import get_recipe
+
+    wanted = steps or get_recipe(recipe_id).schedule.steps
+    settings = {
+        "data": data,
+        "out": out,
+        "start_from": start_from,
+        "steps": steps,
+        "minutes": minutes,
+        "device": device,
+    }
+    done = train_recipe(recipe_id=recipe_id, settings=settings)
+    curve = write_curve(recipe_id=recipe_id, out=out)
+    sha256 = None
+    if weights_folder is not None and done >= wanted:
+        sha256 = export_weights(recipe_id=recipe_id, out=out, folder=weights_folder)
+    measured = [row["validation_psnr_db"] for row in read_log(Path(out) / "log.jsonl") if row.get("validation_psnr_db")]
+    summary = TrainingSummary(
+        recipe=recipe_id,
+        steps_done=done,
+        steps=wanted,
+        out=out,
+        curve=curve,
+        validation_psnr_db=measured[-1] if measured else None,
+        exported=sha256,
+    )
+    lines = "\n".join(f"| {key} | {value} |" for key, value in asdict(summary).items())
+    create_markdown_artifact(markdown=f"| training | |\n|---|---|\n{lines}", key=f"train-{recipe_id.replace('_', '-')}")
+    return summary
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log, in order of step; after a resume, a step that was done again counts once."""
+    if not path.is_file():
+        return []
+    rows = {row["step"]: row for row in map(json.loads, path.read_text().splitlines())}
+    return [rows[step] for step in sorted(rows)]
+
+
+def listen(observer: Observer) -> Callable[[], None]:
+    """Have `observer` told every line of the log in this process; call what is returned to stop."""
+    _LISTENERS.append(observer)
+    return lambda: _LISTENERS.remove(observer)
+
+
+def _tell(progress: Progress) -> None:
+    for observer in list(_LISTENERS):
+        observer(progress)

@@ -1,0 +1,162 @@
+"""Every weight Lacuna needs: what it reached, what it must reach, and the command that trains it further.
+
+``python -m models.training.backlog [--write]`` prints the table, or rewrites models/weights/BACKLOG.md. The figures
+reached are read from the cards, so the table cannot say what was not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from models.weights import WEIGHTS_FOLDER, load_card, weight_names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Figures of one suite that a weight is held to; `levels` as on the card, larger is better."""
+
+    metric: str
+    levels: tuple[tuple[str, float], ...]
+    source: str
+
+    def reached(self, metrics: dict[str, Any]) -> dict[str, float | None]:
+        """Return what a card's metrics say for each level; None where it was not measured."""
+        found = metrics
+        for part in self.metric.split("/"):
+            found = found.get(part) or {}
+        return {level: found.get(level) for level, _ in self.levels}
+
+    def missed(self, metrics: dict[str, Any]) -> bool:
+        """Whether some level is unknown or below its target."""
+        reached = self.reached(metrics)
+        return any((value := reached[level]) is None or value < wanted for level, wanted in self.levels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """One weight: why users want it, what it is held to, how it is trained further, and what is known about that."""
+
+    weight: str
+    value: str
+    targets: tuple[Target, ...]
+    command: str
+    notes: str = ""
+    recipe: str | None = None
+
+
+def _sigmas(*values: float) -> tuple[tuple[str, float], ...]:
+    return tuple(zip(("σ 15", "σ 25", "σ 50"), values, strict=True))
+
+
+def _qualities(*values: float) -> tuple[tuple[str, float], ...]:
+    return tuple(zip(("q 10", "q 20", "q 30", "q 40"), values, strict=False))
+
+
+# Sorted by value to users.
+NEEDS: tuple[Need, ...] = (
+    Need(
+        weight="scratch_detector",
+        value="what is not found is not restored; what is found wrongly is a harm",
+        targets=(Target(metric="heldback_synthetic/damaged", levels=(("roc_auc", 0.98),), source="aim of the design"),),
+        command="python -m models.scratches.training --data DATA --out RUN --steps N --seed 5 --resume",
+        notes="real scratches; damage on texture; holes; foliage and lattices as negatives",
+    ),
+    Need(
+        weight="denoise",
+        value="the most frequent fault of scans",
+        targets=(
+            Target(metric="denoise-color (PSNR dB)", levels=_sigmas(33.89, 31.23, 27.92), source="CDnCNN-B"),
+            Target(metric="denoise-gray (PSNR dB)", levels=_sigmas(31.61, 29.16, 26.23), source="DnCNN-B"),
+        ),
+        command="lacuna train denoise --data DATA --out RUN --steps N",
+        recipe="denoise",
+    ),
+    Need(
+        weight="deblock",
+        value="most of what comes from the web",
+        targets=(Target(metric="deblock (PSNR dB)", levels=_qualities(29.6, 31.8), source="issue 9; DnCNN-3 + 0.2"),),
+        command="lacuna train deblock --data DATA --out RUN --start-from RUN_OF_DENOISE",
+        recipe="deblock",
+    ),
+    Need(
+        weight="deblur",
+        value="soft scans and prints",
+        targets=(
+            Target(
+                metric="deblur (PSNR dB)",
+                levels=(("σ 0.8 px", 32.62), ("σ 1.2 px", 28.57), ("σ 1.6 px", 26.71), ("σ 2.0 px", 25.59)),
+                source="unsharp masking told σ",
+            ),
+        ),
+        command="lacuna train deblur --data DATA --out RUN --start-from RUN_OF_DENOISE",
+        recipe="deblur",
+    ),
+    Need(
+        weight="fill",
+        value="scratches, cracks and holes",
+        targets=(Target(metric="fill-50 (PSNR dB)", levels=(("50 %", 34.6),), source="Deep Image Prior 33.44"),),
+        command="lacuna train fill --data DATA --out RUN --steps N --start-from RUN_OF_DENOISE",
+        notes="larger patches for wide holes; texture of barbara and flat areas of montage",
+        recipe="fill",
+    ),
+)
+
+
+def next_need(needs: tuple[Need, ...] = NEEDS) -> Need | None:
+    """Return the first weight with a recipe that is below a target, or None when all are met."""
+    for need in needs:
+        if need.recipe is not None and is_missed(need):
+            return need
+    return None
+
+
+def is_missed(need: Need) -> bool:
+    """Whether a weight is absent or below one of its targets."""
+    if need.weight not in weight_names():
+        return True
+    metrics = load_card(need.weight).metrics
+    return any(target.missed(metrics) for target in need.targets)
+
+
+def as_markdown(needs: tuple[Need, ...] = NEEDS) -> str:
+    """Return the backlog as a Markdown document."""
+    lines = [
+        "# Weights: what each reached, what it should reach, what to train next",
+        "",
+        "Written by `python -m models.training.backlog --write` from the cards and the table in that module, sorted by",
+        "value to users. `make train-next DATA=… RUN=…` takes the first recipe below its target and can be stopped and",
+        "continued at any time. A GPU takes any of these further: `--device cuda`, the checkpoint folder as `--out`, a",
+        "larger `--steps`.",
+        "",
+        "| weight | why | suite | reached (steps) | target | next |",
+        "|---|---|---|---|---|---|",
+    ]
+    for need in needs:
+        card = load_card(need.weight) if need.weight in weight_names() else None
+        for target in need.targets:
+            reached = target.reached(card.metrics if card else {})
+            shown = " / ".join("not measured" if value is None else f"{value:.4g}" for value in reached.values())
+            wanted = " / ".join(f"{value:.4g}" for _, value in target.levels)
+            mark = "below" if target.missed(card.metrics if card else {}) else "met"
+            notes = f"; {need.notes}" if need.notes else ""
+            lines.append(
+                f"| `{need.weight}` | {need.value} | {target.metric} | {shown} ({card.steps if card else 0}) | "
+                f"{wanted} ({target.source}): {mark} | `{need.command}`{notes} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.training.backlog", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="rewrite models/weights/BACKLOG.md")
+    given = parser.parse_args()
+    if given.write:
+        (WEIGHTS_FOLDER / "BACKLOG.md").write_text(as_markdown())
+    else:
+        print(as_markdown(), end="")
+
+
+if __name__ == "__main__":
+    main()

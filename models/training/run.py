@@ -1,0 +1,82 @@
+"""One run of one recipe, from folders of photographs to checkpoints: what the command line and the flow share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.training.loop import CHECKPOINT, LoopSettings, Progress, train
+from models.training.photographs import Photographs
+from models.training.recipes import Recipe
+from models.training.validation import mean_psnr_db, validation_examples
+
+HELD_BACK = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """data: folders of clean photographs. out: checkpoints and log, resumed from when present.
+
+    start_from: checkpoint folder of the recipe this one starts from. steps: instead of the recipe's number.
+    minutes: stop (checkpointed) after so many. device: "cpu", "cuda" or None = CUDA where there is one.
+    """
+
+    data: Sequence[Path]
+    out: Path
+    start_from: Path | None = None
+    steps: int | None = None
+    minutes: float | None = None
+    device: str | None = None
+
+
+def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Progress], None] | None = None) -> int:
+    """Train `recipe` until its steps are done or the time is up; return the steps done so far.
+
+    Raises FileNotFoundError without photographs, or without the checkpoint that `start_from` names;
+    ValueError for fewer than five photographs.
+    """
+    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    schedule = replace(recipe.schedule, steps=settings.steps) if settings.steps else recipe.schedule
+    torch.manual_seed(recipe.seed)
+    network = recipe.network()
+    if settings.start_from and not (settings.out / CHECKPOINT).exists():
+        _start_from(network, folder=settings.start_from)
+    photographs = Photographs(list(settings.data), hold_back=HELD_BACK)
+    examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
+    return train(
+        network,
+        batches=lambda rng: recipe.corruption(photographs.patches(recipe.patches, rng=rng), rng),
+        schedule=schedule,
+        settings=LoopSettings(
+            out=settings.out,
+            device=device,
+            stop_after_seconds=None if settings.minutes is None else 60.0 * settings.minutes,
+        ),
+        seed=recipe.seed,
+        validate=lambda trained: mean_psnr_db(trained, examples, device=device),
+        observe=observe,
+    )
+
+
+def _start_from(network: nn.Module, *, folder: Path) -> None:
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise FileNotFoundError(f"start from: got {folder}, expected a run's folder with {CHECKPOINT} in it")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    start_from(network, state["network"])
+
+
+def start_from(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load `weights` where the shapes agree; a wider first layer keeps its new input channels at zero."""
+    own = network.state_dict()
+    for name, value in weights.items():
+        if own[name].shape == value.shape:
+            own[name] = value
+        else:
+            own[name] = torch.zeros_like(own[name])
+            own[name][:, : value.shape[1]] = value
+    network.load_state_dict(own)

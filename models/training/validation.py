@@ -1,0 +1,47 @@
+"""A fixed, seeded validation set: held-back photographs, degraded once, on which a run's PSNR is followed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.training.corruption import Corruption, Example
+from models.training.photographs import PatchSettings, Photographs
+
+# No training batch has this seed: their seeds are (recipe's seed, step).
+VALIDATION_SEED = 20_000_003
+
+
+def validation_examples(
+    photographs: Photographs, corruption: Corruption, *, patches: PatchSettings, batches: int = 8
+) -> tuple[Example, ...]:
+    """Return seeded batches of degraded patches of the training's size."""
+    examples = []
+    for index in range(batches):
+        rng = np.random.default_rng((VALIDATION_SEED, index))
+        examples.append(corruption(photographs.patches(patches, rng=rng), rng))
+    return tuple(examples)
+
+
+def psnr_db(output: Tensor, example: Example) -> Tensor:
+    """Return the PSNR in dB of each picture (B,) of the clipped `output`, over `example.weight` where there is one."""
+    error = (output.clamp(0, 1) - example.target).square()
+    weight = torch.ones_like(error[:, :1]) if example.weight is None else example.weight
+    mean = (error * weight).sum((1, 2, 3)) / (weight.sum((1, 2, 3)) * error.shape[1]).clamp_min(1.0)
+    return -10.0 * mean.clamp_min(1e-12).log10()
+
+
+@torch.inference_mode()
+def mean_psnr_db(network: nn.Module, examples: Sequence[Example], *, device: str, bf16: bool = True) -> float:
+    """Return the mean PSNR in dB over every picture of `examples`; the network is left in training mode."""
+    values = []
+    for example in examples:
+        entry = example.network_input.to(device, memory_format=torch.channels_last)
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
+            output = network(entry)
+        values.append(psnr_db(output.float().cpu(), example))
+    network.train()
+    return float(torch.cat(values).mean())

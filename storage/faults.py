@@ -106,10 +106,13 @@ def explained(uri: str) -> Iterator[None]:
 
 def response_code(error: BaseException) -> str:
     """Return the code in the store's answer, such as NoSuchBucket or 412; empty when there was no answer."""
-    for link in (error, error.__cause__):
+    link: BaseException | None = error
+    # Also what it was raised while handling: s3fs trips over an answer 412 that comes without a message.
+    for _ in range(4):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
+        link = None if link is None else link.__cause__ or link.__context__
     return ""
 
 

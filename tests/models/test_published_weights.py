@@ -241,6 +241,7 @@ def test_every_published_set_fits_its_network(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("folder", "published_db"), [("Set12", 30.44), ("BSD68", 29.23)])
 def test_dncnn_reaches_its_published_figures(monkeypatch: pytest.MonkeyPatch, folder: str, published_db: float) -> None:
     """Grey, σ 25, noise neither clipped nor rounded, seed 0 for the set, PSNR of the clipped result."""

@@ -62,23 +62,42 @@ class BlindNoise:
 
 @dataclass(frozen=True, slots=True)
 class BlindJpeg:
-    """JPEG of quality 5-95, both subsamplings, at times off the grid or twice; some patches are a little noisy first.
+    """JPEG of quality 5-95, both subsamplings, at times off the grid or twice; a few patches are a little noisy first.
 
-    The noise is part of what must go, so that noisy scans that were then compressed are cleaned in one step.
+    `low_share` of the patches are drawn from `low_quality`, where the artefacts are. The noise is part of what must go,
+    so that noisy scans that were then compressed are cleaned in one step.
     """
 
     quality: tuple[int, int] = (5, 95)
-    noise_share: float = 0.2
-    noise_sigma_max: float = 25.0
+    low_quality: tuple[int, int] = (5, 50)
+    low_share: float = 0.6
+    noise_share: float = 0.08
+    noise_sigma_max: float = 15.0
+    misaligned_share: float = 0.2
+    double_share: float = 0.1
 
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
         count = clean.shape[0]
         noisy = torch.from_numpy(rng.random((count, 1, 1, 1)) < self.noise_share)
         noise = BlindNoise(sigma_max=self.noise_sigma_max, clip_share=1.0)(clean, rng).network_input
+        scanned = torch.where(noisy, noise, clean)
+        low = round(count * self.low_share)
+        parts = [
+            self._compress(part, quality, rng)
+            for part, quality in ((scanned[:low], self.low_quality), (scanned[low:], self.quality))
+            if len(part)
+        ]
+        return Example(torch.cat(parts), clean)
+
+    def _compress(self, images: Tensor, quality: tuple[int, int], rng: np.random.Generator) -> Tensor:
         jpeg = JpegCompression.draw(
-            rng, batch=count, quality=self.quality, misaligned_probability=0.25, double_probability=0.2
+            rng,
+            batch=images.shape[0],
+            quality=quality,
+            misaligned_probability=self.misaligned_share,
+            double_probability=self.double_share,
         )
-        return Example(jpeg.apply(torch.where(noisy, noise, clean)), clean)
+        return jpeg.apply(images)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.rl_restore [--data DIR] [--patches N] [--exhaustive] [--views N]`: choosing tools against what is possible.
+"""`python -m benchmarks.rl_restore [--data DIR] [--patches N | --views N] [--exhaustive]`: choosing tools, measured.
 
 Protocol: the 12 pairs of 63 x 63 that the authors ship (4 mild, 4 moderate, 4 severe), or with `--patches` N patches a
 severity from the pictures of CBSD68, degraded by our recipes (seed = number of the patch). PSNR gain over the degraded
@@ -53,7 +53,7 @@ def planes(path: Path) -> Tensor:
 
 
 def stacked(rows: list[tuple[Tensor, Tensor, str]]) -> Pairs:
-    inputs, references = (torch.stack([row[part] for row in rows]) for part in (0, 1))
+    inputs, references = torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
     return Pairs(inputs, references, tuple(row[2] for row in rows))
 
 

@@ -25,7 +25,13 @@ from models.types import DegradationEstimate, Estimated
 Pixels = npt.NDArray[np.float32]
 INPUT = "input"
 BICUBIC = "bicubic-upscale"
-TITLES = {INPUT: "Input, left untouched", BICUBIC: "Bicubic enlargement (Keys, a = -0.5)"}
+# Lacuna as a whole: it estimates, plans and checks each picture by itself. A router, so no choice of the oracle.
+ROUTED = "lacuna"
+TITLES = {
+    INPUT: "Input, left untouched",
+    BICUBIC: "Bicubic enlargement (Keys, a = -0.5)",
+    ROUTED: "Lacuna's own plan for each picture",
+}
 _TOLD_SIGMA = re.compile(r"^awgn/(\d+(?:\.\d+)?)$")
 
 
@@ -36,7 +42,7 @@ def baseline_for(scale: int) -> str:
 
 def method_ids() -> list[str]:
     """Return the ids that a benchmark accepts."""
-    return sorted([INPUT, BICUBIC, *(method.card.id for method in METHODS)])
+    return sorted([*TITLES, *(method.card.id for method in METHODS)])
 
 
 def check_method(method_id: str) -> None:
@@ -55,8 +61,8 @@ def method_title(method_id: str) -> str:
 
 def unfit_reason(method_id: str, *, scale: int, has_mask: bool) -> str | None:
     """Return why a method cannot be run on a case, as a sentence, or None when it can."""
-    if method_id in (INPUT, BICUBIC):
-        offered = 1 if method_id == INPUT else scale
+    if method_id in TITLES:
+        offered = scale if method_id == BICUBIC else 1
         needs_mask = False
     else:
         card = get_method(method_id).card
@@ -73,8 +79,20 @@ def method_identity(method_id: str) -> tuple[str, str, str | None]:
     """Return (id, sha256 of the code of its module, sha256 of its weights): what a result depends on."""
     if method_id in (INPUT, BICUBIC):
         return method_id, "1", None
+    if method_id == ROUTED:
+        return method_id, _program_sha256(), None
     source = Path(inspect.getfile(type(get_method(method_id))))
     return method_id, hashlib.sha256(source.read_bytes()).hexdigest(), Runner.weights_sha256(method_id)
+
+
+def _program_sha256() -> str:
+    """Return a hash over the code of models, of the checks between steps, and over all weights."""
+    root = Path(__file__).parents[1]
+    files = [*root.rglob("*.py"), *root.glob("weights/*.safetensors"), root.parent / "tasks" / "acceptance.py"]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if "training" not in path.parts and path.parent != Path(__file__).parent):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def told_estimate(recipe: str) -> DegradationEstimate | None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.benchmarking.baselines import BICUBIC, INPUT
+from models.benchmarking.baselines import TITLES
 from models.method import Context
 from models.registry import get_method
 
@@ -29,7 +29,7 @@ class Cost:
 @lru_cache(maxsize=256)
 def cost_of(method_id: str) -> Cost:
     """Return what one method costs; building its network needs no weights."""
-    if method_id in (INPUT, BICUBIC):
+    if method_id in TITLES:
         return Cost(parameters=None, gmac_per_megapixel=None)
     method = get_method(method_id)
     parameters = sum(parameter.numel() for parameter in method.build().parameters())

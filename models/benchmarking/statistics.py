@@ -93,13 +93,17 @@ def summarize(
 
 
 def router_power(
-    scores: Mapping[str, Mapping[Case, float]], *, inputs: Mapping[Case, float] | None = None
+    scores: Mapping[str, Mapping[Case, float]],
+    *,
+    inputs: Mapping[Case, float] | None = None,
+    routers: Mapping[str, Mapping[Case, float]] | None = None,
 ) -> RouterPower:
     """Return oracle, best single method and random choice over scores by method and case (higher is better).
 
     Where a method does not apply to a case it is not to be chosen there; only a method that applies to all can be the
-    best single one. Regret compares a method with the oracle on the method's own cases. Ties go to the method named
-    first. Raises ValueError when nothing was scored.
+    best single one. Regret compares a method with the oracle on the method's own cases. `routers` choose by themselves:
+    they have a regret, below 0 where several steps beat the best single method, but are no choice of the oracle. Ties
+    go to the method named first. Raises ValueError when nothing was scored.
     """
     cases = list(dict.fromkeys(case for values in scores.values() for case in values))
     if not cases:
@@ -120,8 +124,8 @@ def router_power(
         random=mean_of([mean_of(list(offer.values())) for offer in offers.values()]),
         regret=tuple(
             (name, mean_of([best[case] - value for case, value in values.items()]))
-            for name, values in scores.items()
-            if values
+            for name, values in {**scores, **(routers or {})}.items()
+            if values and set(values) <= set(best)
         ),
         chosen=tuple(chosen.items()),
     )

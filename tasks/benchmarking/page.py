@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from models.benchmarking.baselines import BICUBIC, INPUT
 from tasks.benchmarking.plots import LABELS, WIDTH, gain_plots
 from tasks.benchmarking.tables import Board
 from tasks.benchmarking.texts import cells, columns, group_title
@@ -18,9 +19,9 @@ from tasks.reporting.report import TEMPLATE_FOLDER
 _STYLE = """
 .board { overflow-x: auto; margin: 0.6rem 0 1.4rem; }
 .board table { border-collapse: collapse; width: 100%; font-variant-numeric: lining-nums tabular-nums; }
-.board th, .board td { padding: 0.32rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+.board th, .board td { padding: 0.3rem 0.42rem; font-size: 0.9rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 .board th:first-child, .board td:first-child, .board th:nth-child(2), .board td:nth-child(2) { text-align: left; }
-.board td.remark { text-align: left; white-space: normal; min-width: 16rem; color: var(--soft); font-size: 0.87rem; }
+.board td.remark { text-align: left; white-space: normal; min-width: 11rem; color: var(--soft); font-size: 0.87rem; }
 .board tr.published td { color: var(--soft); font-style: italic; }
 .board tr.router td { background: var(--mat); }
 .examples { display: flex; flex-wrap: wrap; gap: 0.8rem; margin-bottom: 1.6rem; }
@@ -134,7 +135,9 @@ def _suite_view(board: Board, *, crop: CropFinder) -> Mapping[str, object]:
     for dataset, level in board.groups:
         rows = [row for row in board.rows if (row.dataset, row.level) == (dataset, level)]
         title = group_title(dataset, level)
-        names = ["reference", *(row.method for row in rows if row.kind == "measured")]
+        measured = [row.method for row in rows if row.kind == "measured"]
+        baselines = [name for name in (INPUT, BICUBIC) if name in measured]
+        names = ["reference", *baselines, *(name for name in measured if name not in baselines)]
         found = [(name, crop(board.suite, dataset, level, name)) for name in names]
         groups.append(
             _GroupView(

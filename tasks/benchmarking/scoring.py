@@ -17,6 +17,7 @@ from storage.benchmark_cells import CellStore
 from storage.benchmark_pictures import encode_picture
 from storage.locations import Location
 from tasks.benchmarking.cases import Case, CaseRef, Pixels, folder_name, load_case
+from tasks.benchmarking.whole_program import load_networks, restore_routed
 from tasks.boundary import attempt
 from tasks.device import DEVICE_LOCK, runner
 
@@ -142,10 +143,10 @@ def cell_key(case_sha256: str, *, protocol: Any, method_id: str, seed: int, chos
 
 def precision_of(method_id: str, chosen: Runner) -> str:
     """Return the number format that a method really computes in."""
-    from models.benchmarking.baselines import BICUBIC, INPUT
+    from models.benchmarking.baselines import ROUTED, TITLES
     from models.registry import get_method
 
-    reduced = method_id not in (INPUT, BICUBIC) and get_method(method_id).card.half_precision
+    reduced = method_id == ROUTED or (method_id not in TITLES and get_method(method_id).card.half_precision)
     return chosen.precision if reduced else "float32"
 
 
@@ -174,16 +175,25 @@ def _cell(
 
 
 def _measure(ref: CaseRef, case: Case, method_id: str, *, key: str, store: CellStore, chosen: Runner) -> dict[str, Any]:
-    from models.benchmarking.baselines import restore, told_estimate
+    from models.benchmarking.baselines import ROUTED, restore, told_estimate
     from models.benchmarking.scoring import Result, score
 
     estimate = told_estimate(ref.level)
     with DEVICE_LOCK:
         _warm_up(method_id, chosen)
         started = time.perf_counter()
-        restored = restore(
-            method_id, case.degraded, runner=chosen, mask=case.mask, scale=case.scale, estimate=estimate, seed=ref.seed
-        )
+        if method_id == ROUTED:
+            restored = restore_routed(case.degraded, chosen=chosen)
+        else:
+            restored = restore(
+                method_id,
+                case.degraded,
+                runner=chosen,
+                mask=case.mask,
+                scale=case.scale,
+                estimate=estimate,
+                seed=ref.seed,
+            )
         seconds = time.perf_counter() - started
     result = Result(restored=restored, reference=case.reference, mask=case.mask, protocol=case.protocol)
     cell = {"method": method_id, "case": ref.name, "metrics": score(result)}
@@ -199,13 +209,17 @@ _WARM: set[tuple[str, str, str]] = set()
 
 def _warm_up(method_id: str, chosen: Runner) -> None:
     """Build the network before anything is timed: the first picture must not pay for reading the weights."""
-    from models.benchmarking.baselines import BICUBIC, INPUT
+    from models.benchmarking.baselines import ROUTED, TITLES
     from models.registry import get_method
 
     identity = (method_id, chosen.device, chosen.precision)
-    if method_id not in (INPUT, BICUBIC) and identity not in _WARM:
+    if identity in _WARM:
+        return
+    if method_id == ROUTED:
+        load_networks(chosen)
+    elif method_id not in TITLES:
         chosen.network(get_method(method_id))
-        _WARM.add(identity)
+    _WARM.add(identity)
 
 
 def crop_name(ref: CaseRef, method_id: str) -> str:

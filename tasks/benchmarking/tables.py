@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from models.benchmarking.baselines import baseline_for, method_title
+from models.benchmarking.baselines import ROUTED, baseline_for, method_title
 from models.benchmarking.cost import cost_of
 from models.benchmarking.published import published_for
 from models.benchmarking.scoring import METRICS
@@ -140,7 +140,9 @@ def _group_rows(
     suite: str, dataset: str, level: str, rows: Sequence[Row], *, scored: Mapping[str, Mapping[CaseKey, float]]
 ) -> list[BoardRow]:
     where, untouched = Where(suite, dataset, level), _baseline(scored)
-    power = router_power(scored, inputs=untouched) if len(scored) > 1 else None
+    choices = {name: values for name, values in scored.items() if name != ROUTED}
+    routers = {name: values for name, values in scored.items() if name == ROUTED}
+    power = router_power(choices, inputs=untouched, routers=routers) if len(scored) > 1 and choices else None
     board = [
         _measured(name, values, rows, where=where, untouched=untouched, power=power) for name, values in scored.items()
     ]
@@ -226,7 +228,7 @@ def _router_rows(power: RouterPower, *, where: Where) -> list[BoardRow]:
         mean=power.random,
         regret=power.random_regret,
         means=((RANKED, power.random),),
-        note=f"of {len(power.regret)} methods, leaving it untouched among them",
+        note=f"of {len(power.chosen)} methods, leaving it untouched among them",
     )
     return [*rows, random]
 

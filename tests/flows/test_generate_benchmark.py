@@ -24,6 +24,8 @@ from tasks.benchmarking.clean_pictures import list_clean
 from tasks.benchmarking.generating import SetOptions, SetPart, checked_options, make_part, set_jobs
 from tasks.benchmarking.leaderboard import write_leaderboard
 from tasks.benchmarking.scoring import ScoreOptions, ScorePart, checked_methods, metric_names, score_jobs, score_part
+from tasks.benchmarking.whole_program import restore_routed
+from tasks.device import runner
 from tests.flows.conftest import smooth_picture, write_picture
 
 RUNNER = CliRunner()
@@ -346,6 +348,26 @@ def test_the_whole_command(prefect_server: None, clean: Path, tmp_path: Path) ->
     shown = RUNNER.invoke(app, ["benchmark", "leaderboard", str(out), "--json"])
     assert shown.exit_code == 0, shown.output
     assert {row["method"] for row in json.loads(shown.stdout)["rows"]} >= {"input", "telea", "oracle", "random"}
+
+
+def test_lacuna_as_a_method_does_what_the_flow_does(prefect_server: None, tmp_path: Path) -> None:
+    scratched = smooth_picture(2)
+    scratched[10:90, 40:42] = 1.0
+    scratched[20:80, 70:72] = 0.0
+    write_picture(tmp_path / "in" / "scratched.png", scratched)
+    write_picture(tmp_path / "in" / "noisy.png", smooth_picture(1), noise_sigma=25)
+    write_picture(tmp_path / "in" / "clean.png", smooth_picture(3))
+    command = ["restore", str(tmp_path / "in"), str(tmp_path / "out"), "--device", "cpu", "--no-report", "--json"]
+    assert RUNNER.invoke(app, command).exit_code == 0
+    chosen = runner("cpu", "auto", 512)
+    changed = []
+    for path in sorted((tmp_path / "in").iterdir()):
+        before = as_floats(decode_picture(path.read_bytes(), name=path.name))
+        expected = as_floats(decode_picture((tmp_path / "out" / "images" / path.name).read_bytes(), name=path.name))
+        found = restore_routed(before, chosen=chosen)
+        assert np.array_equal(found, expected), path.name
+        changed += [] if np.array_equal(found, before) else [path.stem]
+    assert "noisy" in changed
 
 
 def need(*names: str) -> None:

@@ -88,6 +88,8 @@ def test_router_power_with_a_method_that_fits_some_cases_only() -> None:
     assert power.best_single_id == "input"
     assert power.random == 20.0
     assert dict(power.regret) == {"input": 10.0, "fill": 0.0}
+    judged = router_power({"a": {1: 10.0}}, routers={"plan": {1: 12.0}})
+    assert (judged.oracle.mean, dict(judged.regret)["plan"], dict(judged.chosen)) == (10.0, -2.0, {"a": 1})
     assert router_power({"a": {1: 1.0}, "b": {2: 1.0}}).best_single is None
 
 

@@ -14,7 +14,7 @@ STAMP := $(VENV)/.lacuna-installed
 # Bytecode halves the start of the workflow engine's embedded server, so it is written whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install restore sample test check lint format train-next benchmark-overhead benchmark-memory clean distclean
+.PHONY: help install restore sample test check lint format train-next deploy worker benchmark-overhead benchmark-memory clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -57,6 +57,13 @@ format: $(STAMP) ## put the code into the house format
 
 train-next: $(STAMP) ## train the first weight below its target: DATA="folders of photographs" RUN=folder [OPTIONS]
 	$(BIN)/lacuna train $(foreach folder,$(DATA),--data "$(folder)") --out "$(RUN)" --minutes 8 $(OPTIONS)
+
+deploy: $(STAMP) ## register the flows with the server that PREFECT_API_URL names
+	$(BIN)/prefect work-pool create lacuna --type process --overwrite
+	LACUNA_CHECKOUT="$(CURDIR)" $(BIN)/prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all
+
+worker: $(STAMP) ## run what that server schedules on this machine, one run at a time
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/prefect worker start --pool lacuna --type process --limit 1
 
 benchmark-overhead: $(STAMP) ## wall time of the flow over a bare loop of the same work
 	$(BIN)/python -m benchmarks.overhead

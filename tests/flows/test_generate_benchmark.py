@@ -20,7 +20,7 @@ from storage.benchmark_sets import BenchmarkSetError, read_manifest, tar_bytes, 
 from storage.errors import IngestError
 from storage.locations import Location
 from tasks.benchmarking.cases import cases_of, list_set, load_case
-from tasks.benchmarking.clean_pictures import list_clean
+from tasks.benchmarking.clean_pictures import list_clean, read_clean
 from tasks.benchmarking.generating import SetOptions, SetPart, checked_options, make_part, set_jobs
 from tasks.benchmarking.leaderboard import write_leaderboard
 from tasks.benchmarking.scoring import ScoreOptions, ScorePart, checked_methods, metric_names, score_jobs, score_part
@@ -351,10 +351,11 @@ def test_the_whole_command(prefect_server: None, clean: Path, tmp_path: Path) ->
 
 
 def test_lacuna_as_a_method_does_what_the_flow_does(prefect_server: None, tmp_path: Path) -> None:
-    scratched = smooth_picture(2)
-    scratched[10:90, 40:42] = 1.0
-    scratched[20:80, 70:72] = 0.0
-    write_picture(tmp_path / "in" / "scratched.png", scratched)
+    (astronaut,) = (read_clean(picture) for picture in list_clean("skimage") if picture.image_id == "astronaut")
+    scratched = as_floats(decode_picture(astronaut, name="astronaut"))[:256, :256].copy()
+    for rows, columns, value in ((slice(5, 250), slice(100, 103), 1), (slice(30, 33), slice(10, 240), 0)):
+        scratched[rows, columns] = value
+    Location(tmp_path / "in" / "scratched.png").write_bytes_atomic(encode_picture(scratched)[0])
     write_picture(tmp_path / "in" / "noisy.png", smooth_picture(1), noise_sigma=25)
     write_picture(tmp_path / "in" / "clean.png", smooth_picture(3))
     command = ["restore", str(tmp_path / "in"), str(tmp_path / "out"), "--device", "cpu", "--no-report", "--json"]

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import inspect
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -128,22 +128,10 @@ def restore(
     """
     if method_id == INPUT:
         return degraded
-    if mask is not None and mask.ndim == 3:
-        if method_id != BICUBIC and get_method(method_id).card.needs_mask:
-            channels = [
-                restore(
-                    method_id,
-                    degraded[:, :, channel],
-                    runner=runner,
-                    mask=mask[:, :, channel],
-                    scale=scale,
-                    estimate=estimate,
-                    seed=seed,
-                )
-                for channel in range(3)
-            ]
-            return np.stack(channels, axis=-1)
-        mask = None
+    if mask is not None and mask.ndim == 3 and unfit_reason(method_id, scale=scale, has_mask=False):
+        parts = [(degraded[:, :, channel], mask[:, :, channel]) for channel in range(3)]
+        fill = partial(restore, method_id, runner=runner, scale=scale, estimate=estimate, seed=seed)
+        return np.stack([fill(part, mask=lost) for part, lost in parts], axis=-1)
     planes = _to_planes(degraded)
     if method_id == BICUBIC:
         height, width = degraded.shape[0] * scale, degraded.shape[1] * scale

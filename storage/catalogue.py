@@ -11,8 +11,11 @@ import difflib
 import io
 import math
 import re
+import tempfile
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -101,11 +104,9 @@ def connect(root: Location) -> duckdb.DuckDBPyConnection:
             f"There is no catalogue at {root}; expected an images folder with Parquet files. Restore something first."
         )
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    if not root.is_local:
-        connection.register_filesystem(root.filesystem)
+    folder = root.local_path if root.is_local else _fetched(root, places, reader=connection)
     for table in TABLES:
-        files = [root.join(table, place) for place in places]
-        names = ", ".join("'" + _duckdb_path(file).replace("'", "''") + "'" for file in files)
+        names = ", ".join("'" + str(folder / table / place).replace("'", "''") + "'" for place in places)
         hive = "hive_partitioning = true, hive_types = {'run_id': VARCHAR, 'collection': VARCHAR}, union_by_name = true"
         connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{names}], {hive})")
     return connection
@@ -200,8 +201,15 @@ def _committed(root: Location) -> list[str]:
     return sorted(path for _, path in newest.values())
 
 
-def _duckdb_path(file: Location) -> str:
-    return str(file.local_path) if file.is_local else file.uri
+def _fetched(root: Location, places: Sequence[str], *, reader: object) -> Path:
+    """Return a local folder with the files of a remote catalogue, which lives as long as `reader`.
+
+    Each file is fetched whole, many at once: read in place, each would cost some eight requests one after the other.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="lacuna-catalogue-")
+    weakref.finalize(reader, folder.cleanup)
+    root.fetch([f"{table}/{place}" for table in TABLES for place in places], folder.name)
+    return Path(folder.name)
 
 
 def _explain(sql: str, error: Exception) -> str:

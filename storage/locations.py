@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -41,6 +41,7 @@ _OPTIONS["s3a"] = _OPTIONS["s3"]
 # The client asks botocore, which asks the server, again on faults; and the task retries what still fails. These two
 # and the 1 above make four requests at most before the task waits and tries again.
 _CLIENT_ATTEMPTS = 2
+_FETCHED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,18 @@ class Location:
                 return file.read(count)
         with explained(self.uri):
             return cast(bytes, self.filesystem.cat_file(self.key, start=0, end=count))
+
+    def fetch(self, paths: Sequence[str], folder: str | os.PathLike[str]) -> None:
+        """Copy objects below this location, none empty, into a local folder under the same paths, many at once."""
+        for start in range(0, len(paths), _FETCHED_AT_ONCE):
+            wanted = paths[start : start + _FETCHED_AT_ONCE]
+            keys = [self.join(path).key for path in wanted]
+            with explained(self.uri):  # as ranges from 0, since the client asks for the size before any other reading
+                found = self.filesystem.cat_ranges(keys, 0, None, on_error="raise")
+            for path, data in zip(wanted, found, strict=True):
+                target = Path(folder, path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
 
     def open_read(self, *, block_bytes: int = 1 << 23) -> BinaryIO:
         """Open one version of the object for reading with random access; the caller closes it.

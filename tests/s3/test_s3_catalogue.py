@@ -6,10 +6,11 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import duckdb
 import pandas
 import polars
 import pytest
-from conftest import Server
+from conftest import Requests, Server
 
 from storage.catalogue import commit_shard, export_csv, is_committed, query, retire_shards
 from storage.errors import CatalogueError
@@ -44,6 +45,21 @@ def test_duckdb_reads_it(root: Location) -> None:
     target = root.join("export.csv")
     assert export_csv(root, target) == 3
     assert len(target.read_bytes().splitlines()) == 4
+
+
+def test_a_query_asks_once_per_file(root: Location, requests: Requests) -> None:
+    requests.made.clear()
+    assert query(root, "SELECT count(*) AS n FROM images").to_pylist() == [{"n": 3}]
+    assert requests.count("get_object") == 6, "two shards of three tables"
+    assert len(requests.made) <= 6 + 4
+
+
+def test_plain_duckdb_reads_it_by_its_prefix(root: Location) -> None:
+    with duckdb.connect() as connection:
+        connection.register_filesystem(root.filesystem)
+        files = f"read_parquet('{root.uri}/images/**/*.parquet', hive_partitioning = true)"
+        found = connection.sql(f"SELECT relative_path, run_id FROM {files} ORDER BY 1").fetchall()
+    assert found == [(f"{name}.png", "nightly-1") for name in "abc"]
 
 
 def test_pandas_and_polars_read_it_by_its_prefix(root: Location, server: Server) -> None:

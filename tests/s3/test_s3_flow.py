@@ -70,6 +70,14 @@ def rows(destination: str, table: str = "images") -> list[dict[str, Any]]:
     return sorted(kept, key=repr)
 
 
+def differences(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> list[Any]:
+    """What differs, as (path, column, found, expected); rows that one has more come as they are."""
+    pairs = list(zip(found, expected, strict=False))
+    more = found[len(pairs) :] + expected[len(pairs) :]
+    cells = [(one["relative_path"], name, one[name], two[name]) for one, two in pairs for name in one]
+    return [cell for cell in cells if cell[2] != cell[3]] + more
+
+
 def check_outputs(destination: str) -> None:
     """Every output is what its row says, and there is none without a row."""
     found = query(Location(destination).join("catalogue"), "SELECT * FROM images").to_pylist()
@@ -231,7 +239,7 @@ def test_killed_at_a_random_moment_and_run_again_gives_the_same(
     )
     assert again.returncode == 1, again.stderr
     for table in ("images", "steps", "metrics"):
-        assert rows(destination, table) == rows(undisturbed.destination, table)
+        assert differences(rows(destination, table), rows(undisturbed.destination, table)) == []
     check_outputs(destination)
     names = [sorted(path for path in Location(place).list() if not path.startswith("report/"))
              for place in (destination, undisturbed.destination)]  # fmt: skip

@@ -22,7 +22,7 @@ import fsspec
 
 from storage.errors import OutputError
 from storage.faults import explained, response_code
-from storage.objects import ObjectFile
+from storage.objects import ObjectFile, listed
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # A listing cached by one client hides what another worker wrote since.
@@ -267,13 +267,19 @@ class Location:
         """Yield every object below `prefix`, sorted by path; nothing when the folder does not exist."""
         base = self.join(prefix) if prefix else self
         root = self.key.rstrip("/")
-        with explained(base.uri):
-            found = base.filesystem.find(base.key, detail=True) if base.is_local or base.exists() else {}
-        for key in sorted(found):
-            info = found[key]
+        for info in base._found():
+            key = info["name"]
             if info.get("type") == "file" and key.rstrip("/") != root:
                 etag = str(info["ETag"]).strip('"') if info.get("ETag") else None
                 yield Entry(key[len(root) :].lstrip("/"), int(info.get("size") or 0), _modified(info), etag)
+
+    def _found(self) -> Iterator[dict[str, Any]]:
+        if self.scheme in _OPTIONS:
+            yield from listed(self.filesystem, self.key, self.uri)
+            return
+        with explained(self.uri):
+            found = self.filesystem.find(self.key, detail=True) if self.is_local or self.exists() else {}
+        yield from (found[key] for key in sorted(found))
 
     def list(self, prefix: str = "") -> builtins.list[str]:
         """Return the sorted relative paths of every object below `prefix`."""

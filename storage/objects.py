@@ -1,8 +1,9 @@
-"""An object of a store as a file for reading, whose faults are those of this package."""
+"""Objects of a store: one as a file for reading, and the listing page by page, with the faults of this package."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from storage.faults import explained
@@ -44,3 +45,24 @@ class ObjectFile(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+def listed(filesystem: Any, key: str, uri: str) -> Iterator[dict[str, Any]]:
+    """Yield what the listing says of every object below `key` (bucket/prefix), in the order of their UTF-8 bytes.
+
+    Keeps one page of 1,000 in memory, where s3fs would keep a dictionary for every key. Nothing for a missing bucket.
+    """
+    bucket, prefix, _ = filesystem.split_path(key)
+    wanted = {**filesystem.req_kw, "Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}
+    while True:
+        try:
+            with explained(uri):
+                page = filesystem.call_s3("list_objects_v2", **wanted)
+        except FileNotFoundError:
+            return
+        for item in page.get("Contents", ()):
+            if not item["Key"].endswith("/"):  # what consoles make to show an empty folder
+                yield {**item, "name": f"{bucket}/{item['Key']}", "size": item["Size"], "type": "file"}
+        if not page.get("IsTruncated"):
+            return
+        wanted["ContinuationToken"] = page["NextContinuationToken"]

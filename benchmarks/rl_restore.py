@@ -194,7 +194,7 @@ def compare_views(data: Path, *, count: int) -> None:
         for most in (1, 6, 24, 96):
             crops = crops_of_planes(image[0], most=most)
             chains[f"mean of values, {most} crops"] = decide(network, crops, owners=[0] * len(crops))[0].chain
-        chains["vote, 24 crops"] = voted_chain(network, crops_of_planes(image[0]))
+        chains["vote, 24 crops"] = voted_chain(network, crops_of_planes(image[0], most=24))
         scores = {chain: psnr_db(apply_chains(network, image, chains=[chain]), reference) for chain in chains.values()}
         for name, chain in chains.items():
             gains.setdefault(name, []).append(float(scores[chain] - psnr_db(image, reference)))

@@ -128,7 +128,7 @@ def test_bad_calls_say_what_was_expected(network: ToolchainNetwork) -> None:
 
 @pytest.mark.parametrize(
     ("size", "count"),
-    [((63, 63), 1), ((31, 40), 1), ((1, 1), 1), ((1, 5000), 24), ((64, 63), 2), ((500, 700), 24), ((7000, 7100), 24)],
+    [((63, 63), 1), ((31, 40), 1), ((1, 1), 1), ((1, 5000), 6), ((64, 63), 2), ((500, 700), 6), ((7000, 7100), 6)],
 )
 def test_crops_of_any_size(size: tuple[int, int], count: int) -> None:
     places = crop_indices(*size)

@@ -75,7 +75,9 @@ def measure(folder: Path, *, bucket: str, count: int, side: int, turns: int) -> 
     store = s3fs.S3FileSystem(use_listings_cache=False)
     pictures = build_pictures(folder / "pictures", count=count, side=side)
     warm = build_pictures(folder / "warm", count=4, side=side)
-    restore_archive(str(warm), str(folder / "warm-out"), RestoreOptions())
+    store.put(str(warm) + "/", f"{bucket}/warm/", recursive=True)
+    for place in (str(warm), f"s3://{bucket}/warm"):
+        restore_archive(place, f"{place}-out", RestoreOptions())
     log, seconds, cpu = RequestLog(), {"disk": [], "s3": []}, {"disk": [], "s3": []}
     for turn in range(turns):
         places = {"disk": folder / f"in-{turn}", "s3": f"s3://{bucket}/in-{turn}"}

@@ -8,61 +8,27 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from real_server import SCRIPT, Requests, Server
 
-# Before anything imports the flow's settings: nothing of a test may reach the user's own home.
-_HOME = Path(tempfile.mkdtemp(prefix="lacuna-tests-s3-"))
-os.environ["LACUNA_HOME"] = str(_HOME)
-os.environ["PREFECT_HOME"] = str(_HOME)
+# Before anything imports the flow's settings: nothing of a test may reach the user's own home. Where the tests of the
+# flow are collected too, theirs is taken: a home must not change under them.
+_HOME: Path | None = None
+if "lacuna-tests-" not in os.environ.get("LACUNA_HOME", ""):
+    _HOME = Path(tempfile.mkdtemp(prefix="lacuna-tests-s3-"))
+    os.environ["LACUNA_HOME"] = os.environ["PREFECT_HOME"] = str(_HOME)
 
-SCRIPT = Path(__file__).parents[2] / "deployments" / "s3" / "server.sh"
 _CANNOT_BE_INSTALLED = 3
-
-
-@dataclass(frozen=True)
-class Server:
-    """The running server: its settings as environment variables, and the gateway's switch."""
-
-    settings: dict[str, str]
-
-    @property
-    def stranger(self) -> dict[str, str]:
-        """Environment of the second user, who may see none of the first one's buckets."""
-        prefix = "LACUNA_S3_STRANGER_"
-        keys = {f"AWS_{name.removeprefix(prefix)}": value for name, value in self.settings.items() if prefix in name}
-        return {**self.settings, **keys}
-
-    @property
-    def secrets(self) -> list[str]:
-        return [value for name, value in self.settings.items() if name.endswith("KEY") or name.endswith("KEY_ID")]
-
-    def control(self, command: str) -> None:
-        subprocess.run([str(SCRIPT), command], check=True, capture_output=True, timeout=120)
-
-
-@dataclass
-class Requests:
-    """What the client asked of the server: (operation, key, bytes of the answer)."""
-
-    made: list[tuple[str, str, int]] = field(default_factory=list)
-
-    def count(self, operation: str) -> int:
-        return sum(made[0] == operation for made in self.made)
-
-    @property
-    def fetched(self) -> int:
-        """Bytes of objects that came over the wire."""
-        return sum(size for operation, _, size in self.made if operation == "get_object")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _remove_home() -> Iterator[None]:
     yield
-    shutil.rmtree(_HOME, ignore_errors=True)
+    if _HOME is not None:
+        shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

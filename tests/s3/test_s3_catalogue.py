@@ -10,7 +10,7 @@ import duckdb
 import pandas
 import polars
 import pytest
-from conftest import Requests, Server
+from real_server import Requests, Server
 
 from storage.catalogue import commit_shard, export_csv, is_committed, query, retire_shards
 from storage.errors import CatalogueError

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server
 from drawn_pictures import png
+from real_server import Server
 
 pytestmark = pytest.mark.s3
 LACUNA = [sys.executable, "-m", "flows.cli"]

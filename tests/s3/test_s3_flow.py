@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Requests, Server
 from drawn_pictures import archive, png
+from real_server import Requests, Server
 
 import flows.prefect_settings  # noqa: F401 - before prefect
 import tasks.detect

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Requests, Server
 from drawn_pictures import drawn, png
+from real_server import Requests, Server
 
 from models.types import ImageRecord
 from storage.archives import open_source

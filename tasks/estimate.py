@@ -13,25 +13,28 @@ from models.types import DegradationEstimate, Estimated, ImageRecord, ScratchRep
 from tasks.boundary import attempt
 from tasks.caching import StepKey
 from tasks.detect import load_mask
-from tasks.device import DEVICE_LOCK
 from tasks.ingest import load_pixels
 from tasks.jobs import Assessed, Detected, Ingested, ShardJob
 from tasks.progress import announce
 from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.together import each_together
 
 
 def estimate(job: ShardJob, ingested: Ingested, detected: Sequence[Detected]) -> tuple[Assessed, ...]:
     """Estimate the degradation of every image of the shard; aligned with its images."""
-    results: list[Assessed] = []
-    for record, found in zip(ingested.images, detected, strict=True):
-        if found.scratches is None:
-            results.append(Assessed(estimate=None, failure=found.failure))
-            continue
-        started = time.perf_counter()
-        value, failure = attempt(partial(estimate_image, record, found.scratches, job=job), stage="estimate")
-        results.append(Assessed(estimate=value, failure=failure, seconds=time.perf_counter() - started))
-        announce("estimate", 1, shard=job.shard.shard_id)
-    return tuple(results)
+    pairs = list(zip(ingested.images, detected, strict=True))
+    return tuple(
+        each_together(lambda pair: _assess(*pair, job=job), pairs, pixels=lambda pair: pair[0].width * pair[0].height)
+    )
+
+
+def _assess(record: ImageRecord, found: Detected, *, job: ShardJob) -> Assessed:
+    if found.scratches is None:
+        return Assessed(estimate=None, failure=found.failure)
+    started = time.perf_counter()
+    value, failure = attempt(partial(estimate_image, record, found.scratches, job=job), stage="estimate")
+    announce("estimate", 1, shard=job.shard.shard_id)
+    return Assessed(estimate=value, failure=failure, seconds=time.perf_counter() - started)
 
 
 def estimate_image(record: ImageRecord, scratches: ScratchReport, *, job: ShardJob) -> DegradationEstimate:
@@ -40,14 +43,14 @@ def estimate_image(record: ImageRecord, scratches: ScratchReport, *, job: ShardJ
 
     pixels = load_pixels(record, job=job)
     mask = load_mask(record, scratches, job=job)
-    with DEVICE_LOCK:
-        return estimate_degradation(
-            pixels,
-            scratch_mask=mask,
-            scratch_coverage=Estimated(value=scratches.coverage, confidence=scratches.confidence),
-            jpeg_table_quality=record.jpeg_table_quality,
-            device=job.identities.device,
-        )
+    # Without the device's lock: nearly all of it is filters on one core, and the network sees a few patches.
+    return estimate_degradation(
+        pixels,
+        scratch_mask=mask,
+        scratch_coverage=Estimated(value=scratches.coverage, confidence=scratches.confidence),
+        jpeg_table_quality=record.jpeg_table_quality,
+        device=job.identities.device,
+    )
 
 
 @task(

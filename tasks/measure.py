@@ -24,6 +24,7 @@ from tasks.progress import announce
 from tasks.reference import find_reference, working_page
 from tasks.reporting.previews import PreviewFolder, make_preview
 from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.together import each_together
 
 Pixels = npt.NDArray[Any]
 
@@ -44,18 +45,25 @@ def measure(
 
     What cannot be measured is left out: a picture that was written must not fail over a number about it.
     """
-    results: list[Measured] = []
+    chosen: list[tuple[int, ImageRecord, Detected, Restored]] = []
     previews_left = _UNTOUCHED_PREVIEWS
-    for record, found, done in zip(ingested.images, detected, restored, strict=True):
+    for index, (record, found, done) in enumerate(zip(ingested.images, detected, restored, strict=True)):
         untouched = not any(step.accepted for step in done.steps)
         if done.output.output_uri is None or (untouched and previews_left == 0 and job.options.reference is None):
-            results.append(Measured())
             continue
         previews_left -= untouched and previews_left > 0
-        work = partial(measure_image, record, found, done=done, job=job)
-        metrics, _ = attempt(work, stage="measure")
-        results.append(Measured(metrics=metrics or ()))
+        chosen.append((index, record, found, done))
+
+    def work(item: tuple[int, ImageRecord, Detected, Restored]) -> Measured:
+        _, record, found, done = item
+        metrics, _ = attempt(partial(measure_image, record, found, done=done, job=job), stage="measure")
         announce("measure", 1, shard=job.shard.shard_id)
+        return Measured(metrics=metrics or ())
+
+    results = [Measured()] * len(ingested.images)
+    measured = each_together(work, chosen, pixels=lambda item: item[1].width * item[1].height)
+    for (index, *_), result in zip(chosen, measured, strict=True):
+        results[index] = result
     return tuple(results)
 
 

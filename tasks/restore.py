@@ -28,6 +28,7 @@ from tasks.progress import announce
 from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
 from tasks.sources import shared_source
 from tasks.steps import Picture, apply_plans
+from tasks.together import each_together
 
 BATCH_PIXELS = 16_000_000
 
@@ -56,8 +57,10 @@ def restore(
     results: dict[int, Restored] = {}
     for batch in _batches(files):
         apply_plans([picture for pages in batch for picture in pages], job=job)
-        for pages in batch:
-            for picture, outcome in zip(pages, _finish_file(pages, job=job), strict=True):
+        # The pictures of a batch are in memory already; encoding them takes one core each.
+        written = each_together(partial(_finish_file, job=job), batch, pixels=lambda _: 1)
+        for pages, outcomes in zip(batch, written, strict=True):
+            for picture, outcome in zip(pages, outcomes, strict=True):
                 results[id(picture)] = outcome
                 picture.pixels = None
             announce("restore", 1, shard=job.shard.shard_id)

@@ -18,6 +18,7 @@ from tasks.detect import load_mask
 from tasks.device import DEVICE_LOCK, runner
 from tasks.ingest import load_pixels
 from tasks.jobs import Failure, ShardJob
+from tasks.together import each_together
 
 Mask = npt.NDArray[np.bool_]
 
@@ -95,8 +96,12 @@ def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None
         )
     seconds = time.perf_counter() - started
     pixels = sum(array.size for array in before)
-    for picture, first, second, mask in zip(group, before, after, masks, strict=True):
+
+    def judge(item: tuple[Picture, npt.NDArray[Any], npt.NDArray[Any], Mask | None]) -> None:
+        picture, first, second, mask = item
         _judge(picture, first, second, mask=mask, seconds=seconds * first.size / pixels, job=job)
+
+    each_together(judge, list(zip(group, before, after, masks, strict=True)), pixels=lambda item: item[1].size)
 
 
 def _mask(picture: Picture, *, job: ShardJob) -> Mask | None:

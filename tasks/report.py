@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tasks.reporting.report import render_report
 from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
 
 REPORT_PATH = "report/report.html"
+_PUT_AT_ONCE = 8
 
 
 def write_report(*, destination: str, run_id: str, previews: str, summary: Mapping[str, Any]) -> str:
@@ -27,9 +29,11 @@ def write_report(*, destination: str, run_id: str, previews: str, summary: Mappi
     with tempfile.TemporaryDirectory(prefix="lacuna-report-") as folder:
         local = Path(folder) / "report.html"
         _render(destination, local, run_id=run_id, previews=previews, summary=summary)
-        for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-            relative = file.relative_to(folder).as_posix()
-            Location(destination).join("report", relative).put_file(file)
+        places = {file: file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()}
+        del places[local]
+        with ThreadPoolExecutor(_PUT_AT_ONCE) as pool:  # a large report has a file for every picture
+            list(pool.map(lambda file: Location(destination).join("report", places[file]).put_file(file), places))
+        target.put_file(local)  # last, so that it never shows pictures that are not there yet
     return target.uri
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.degradations.resample import resize
-from models.registry import METHODS, UnknownMethodError, get_method
+from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner
 from models.types import DegradationEstimate, Estimated
 
@@ -65,8 +65,10 @@ def unfit_reason(method_id: str, *, scale: int, has_mask: bool) -> str | None:
         offered = scale if method_id == BICUBIC else 1
         needs_mask = False
     else:
-        card = get_method(method_id).card
-        offered, needs_mask = card.scale, card.needs_mask
+        method = get_method(method_id)
+        offered, needs_mask = method.card.scale, method.card.needs_mask
+        if reason := unavailable(method):
+            return f"{method_id} {reason}"
     if offered != scale or (method_id == BICUBIC and scale == 1):
         return f"{method_id} does not enlarge {scale} times" if scale > 1 else f"{method_id} changes the size"
     if needs_mask and not has_mask:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.degradations.damage_layers import FloatArray
+from models.degradations.scratches import DamageSettings
 from models.scratches.synthesis import PatchSettings, TrainingData, age_damaged, damage_picture
 
 ProbabilityFunction: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -42,12 +43,24 @@ def local_deviation(grey: FloatArray, *, sigma_px: float = 4.0) -> FloatArray:
     return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0)), np.float32)
 
 
-def evaluation_pictures(data: TrainingData, *, seed: int, side_max: int = 512) -> Iterator[EvaluationPicture]:
+# What scratch detection is asked to find; stains and holes are told from the scene by what it shows, if at all.
+MARKS = ("scratches", "film_lines", "cracks", "folds", "dust", "hairs")
+
+
+def marks_only(settings: DamageSettings) -> DamageSettings:
+    """Return the settings without stains and holes; the other kinds keep their relative frequency."""
+    return replace(settings, weights=tuple(pair for pair in settings.weights if pair[0] in MARKS))
+
+
+def evaluation_pictures(
+    data: TrainingData, *, seed: int, side_max: int = 512, damage: DamageSettings | None = None
+) -> Iterator[EvaluationPicture]:
     """Yield every picture of `data` three times: damaged, damaged and aged, and aged only (nothing to be found).
 
-    Larger pictures are cut to their middle `side_max` pixels. The draws depend on `seed` and the picture's place alone.
+    Larger pictures are cut to their middle `side_max` pixels. The draws depend on `seed`, the settings of the damage
+    and the picture's place alone.
     """
-    settings = PatchSettings()
+    settings = PatchSettings() if damage is None else PatchSettings(damage=damage)
     for index, whole in enumerate((*data.benchmark_like, *data.photographs)):
         top, left = max(0, (whole.shape[0] - side_max) // 2), max(0, (whole.shape[1] - side_max) // 2)
         clean = whole[top : top + side_max, left : left + side_max].astype(np.float32) * np.float32(1 / 255)

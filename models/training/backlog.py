@@ -59,9 +59,14 @@ NEEDS: tuple[Need, ...] = (
     Need(
         weight="scratch_detector",
         value="what is not found is not restored; what is found wrongly is a harm",
-        targets=(Target(metric="heldback_synthetic/damaged", levels=(("roc_auc", 0.98),), source="aim of the design"),),
+        targets=tuple(
+            Target(metric=f"heldback_synthetic/{group}", levels=(("roc_auc", 0.98),), source="aim of the design")
+            for group in ("marks", "damaged")
+        ),
         command="python -m models.scratches.training --data DATA --out RUN --steps N --seed 5 --resume",
-        notes="real scratches; damage on texture; holes; foliage and lattices as negatives",
+        notes="widening to 32/64/96/128 channels from these weights and 11,000 more steps found no more at the same "
+        "false alarms (F1 0.455 against 0.524 on the calibration set): try lattices, spokes, spray and foliage as "
+        "negatives, real scratches, larger patches",
     ),
     Need(
         weight="denoise",

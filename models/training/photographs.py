@@ -16,10 +16,14 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True, slots=True)
 class PatchSettings:
-    """How patches are cut: side in pixels, patches in a batch, share cut at half scale (finer texture)."""
+    """How patches are cut: side in pixels, patches in a batch, share cut at half scale (finer texture).
 
-    side: int = 64
-    batch: int = 16
+    In a patch of 64 px every pixel of the deepest level is near the zeros around it; networks trained long on such
+    patches gain on them and lose on whole pictures (CBSD68 σ 50: 27.34 dB after 7,300 steps, 26.58 after 16,000).
+    """
+
+    side: int = 128
+    batch: int = 4
     half_scale_share: float = 0.3
     grey_share: float = 0.0
     tint_share: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,16 +14,18 @@ from models.training.photographs import PatchSettings, Photographs
 
 # No training batch has this seed: their seeds are (recipe's seed, step).
 VALIDATION_SEED = 20_000_003
+CROP_PX = 256
 
 
 def validation_examples(
     photographs: Photographs, corruption: Corruption, *, patches: PatchSettings, batches: int = 8
 ) -> tuple[Example, ...]:
-    """Return seeded batches of degraded patches of the training's size."""
+    """Return seeded batches of degraded crops of 256 px: what holds on the training's patches may fail on pictures."""
+    larger = replace(patches, side=CROP_PX, half_scale_share=0.0)
     examples = []
     for index in range(batches):
         rng = np.random.default_rng((VALIDATION_SEED, index))
-        examples.append(corruption(photographs.patches(patches, rng=rng), rng))
+        examples.append(corruption(photographs.patches(larger, rng=rng), rng))
     return tuple(examples)
 
 

@@ -48,7 +48,7 @@ class ResidualUNet(nn.Module):
         unshuffle: int = 2,
     ) -> None:
         super().__init__()
-        self.out_channels = out_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.unshuffle = unshuffle
         self.depth = len(widths) - 1
         self.head = nn.Conv2d(in_channels * unshuffle**2, widths[0], 3, padding=1, bias=False)

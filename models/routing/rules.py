@@ -41,8 +41,7 @@ class RoutingOptions:
 
     allow_colour: bool = False
     fill_method: str = "fill"
-    # Told the estimated σ, it beats this version's blind network (`python -m benchmarks.restoration deblur`).
-    deblur_method: str = "unsharp"
+    deblur_method: str = "deblur"
     strengths: tuple[tuple[str, float], ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
 

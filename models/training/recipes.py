@@ -60,7 +60,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="fill",
         corruption=Holes(),
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=4000),
+        schedule=Schedule(steps=5000),
         in_channels=4,
         start_from="denoise --steps 5500",
         seed=3,

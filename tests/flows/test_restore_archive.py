@@ -30,7 +30,7 @@ from tasks.jobs import RestoreOptions
 
 # Only noise is treated, so that these tests do not hang on what the estimator makes of drawn discs.
 OPTIONS = RestoreOptions(
-    shard_images=2, device="cpu", precision="float32", strengths=(("deblock", 0.0), ("unsharp", 0.0), ("fill", 0.0))
+    shard_images=2, device="cpu", precision="float32", strengths=(("deblock", 0.0), ("deblur", 0.0), ("fill", 0.0))
 )
 STAGES = {
     "ingest": tasks.ingest,

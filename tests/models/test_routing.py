@@ -100,7 +100,7 @@ def test_a_clean_picture_is_left_untouched() -> None:
     [
         ({"noise_sigma": (25.0, 0.9)}, 0.0, ["denoise"]),
         ({"jpeg_quality": (15.0, 0.9)}, 0.0, ["deblock"]),
-        ({"blur_sigma_px": (1.6, 0.9)}, 0.0, ["unsharp"]),
+        ({"blur_sigma_px": (1.6, 0.9)}, 0.0, ["deblur"]),
         ({}, 0.02, ["fill"]),
         ({"noise_sigma": (25.0, 0.9)}, 0.02, ["fill", "denoise"]),
         ({"noise_sigma": (25.0, 0.9), "blur_sigma_px": (1.6, 0.9)}, 0.0, ["denoise"]),

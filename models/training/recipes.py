@@ -62,7 +62,7 @@ RECIPES: tuple[Recipe, ...] = (
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
         schedule=Schedule(steps=5000),
         in_channels=4,
-        start_from="denoise --steps 5500",
+        start_from="denoise",
         seed=3,
     ),
 )

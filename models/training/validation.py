@@ -20,8 +20,12 @@ CROP_PX = 256
 def validation_examples(
     photographs: Photographs, corruption: Corruption, *, patches: PatchSettings, batches: int = 8
 ) -> tuple[Example, ...]:
-    """Return seeded batches of degraded crops of 256 px: what holds on the training's patches may fail on pictures."""
-    larger = replace(patches, side=CROP_PX, half_scale_share=0.0)
+    """Return seeded batches of degraded crops of 256 px: what holds on the training's patches may fail on pictures.
+
+    Where no photograph is so large, the crops are as large as the largest allows.
+    """
+    largest = max(min(picture.shape[:2]) for picture in photographs.pictures)
+    larger = replace(patches, side=min(CROP_PX, largest // 16 * 16), half_scale_share=0.0)
     examples = []
     for index in range(batches):
         rng = np.random.default_rng((VALIDATION_SEED, index))

@@ -10,37 +10,11 @@ import argparse
 import os
 from pathlib import Path
 
-import numpy as np
-
-from models.estimation.estimate import estimate_degradation
-from models.routing.rules import plan_for
-from models.scratches.detector import detect, load_detector
+from models.routing.assess import assess
+from models.scratches.detector import load_detector
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
-from models.types import Estimated, Plan, ScratchReport
 
 SETS = ("CBSD68", "Set5", "Set14")
-
-
-def planned(path: Path, *, network: object) -> tuple[Plan, ScratchReport]:
-    """Return the plan and the scratch report of one picture."""
-    image = read_rgb(path)
-    found = detect(image, network=network)  # type: ignore[arg-type]
-    report = ScratchReport(
-        coverage=found.coverage,
-        components=found.components,
-        confidence=found.confidence,
-        threshold=0.0,
-        mask="mask" if found.mask.any() else None,
-        mask_sha256=None,
-        detector="scratch_detector",
-    )
-    estimate = estimate_degradation(
-        image,
-        scratch_mask=np.asarray(found.mask),
-        scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
-        jpeg_table_quality=None,
-    )
-    return plan_for(estimate, report), report
 
 
 def main() -> None:
@@ -52,7 +26,8 @@ def main() -> None:
         for path in sorted((arguments.data / "test" / name).iterdir()):
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
-            plan, report = planned(path, network=network)
+            found = assess(read_rgb(path), detector=network)
+            plan, report = found.plan, found.scratches
             count += 1
             touched += not plan.untouched
             if not plan.untouched or report.mask is not None:

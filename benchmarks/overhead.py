@@ -94,36 +94,16 @@ def bare_loop(source: Path, destination: Path) -> None:
 
 def restore_alone(pixels: npt.NDArray[Any], *, table_quality: float | None) -> npt.NDArray[Any]:
     """Return one picture through detector, estimator and the methods of its plan; itself when the plan is empty."""
-    from models.estimation.estimate import estimate_degradation
-    from models.routing.rules import plan_for
+    from models.routing.assess import assess
     from models.run import RunSettings
-    from models.scratches.detector import detect, mask_for_filling
-    from models.types import Estimated, ScratchReport
     from tasks.device import detector, runner
 
     defaults = RunSettings()
     chosen = runner(defaults.device, defaults.precision, defaults.tile)
-    found = detect(pixels, network=detector(chosen.device), device=chosen.device)
-    mask = mask_for_filling(found) if found.components else None
-    report = ScratchReport(
-        coverage=found.coverage,
-        components=found.components,
-        confidence=found.confidence,
-        threshold=0.5,
-        mask=None if mask is None else "in memory",
-        mask_sha256=None,
-        detector="bare",
-    )
-    estimate = estimate_degradation(
-        pixels,
-        scratch_mask=mask,
-        scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
-        jpeg_table_quality=table_quality,
-        device=chosen.device,
-    )
-    for step in plan_for(estimate, report).steps:
+    found = assess(pixels, detector=detector(chosen.device), device=chosen.device, jpeg_table_quality=table_quality)
+    for step in found.plan.steps:
         (pixels,) = chosen.apply(
-            step.method_id, [pixels], masks=[mask], estimates=[estimate], strengths=[step.strength]
+            step.method_id, [pixels], masks=[found.mask], estimates=[found.estimate], strengths=[step.strength]
         )
     return pixels
 

@@ -23,12 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.degradations.scratches import DamageSettings
-from models.scratches.detector import (
-    WEIGHTS_NAME,
-    detect,
-    load_detector,
-    shipped_settings,
-)
+from models.scratches.detector import WEIGHTS_NAME, detect, load_detector, shipped_settings
 from models.scratches.evaluation import Histogram, Overlap, evaluation_pictures, marks_only
 from models.scratches.hysteresis import Thresholds, grow_mask
 from models.scratches.synthesis import load_split
@@ -69,13 +64,13 @@ def score_damaged(data: Path, detector: Detector) -> dict[str, dict[str, float]]
     aged_only: list[float] = []
     for set_name, damage in SETS.items():
         for picture in evaluation_pictures(load_split(data, "heldback"), seed=SEED, damage=damage):
-            score, mask = detector(picture.image)
+            probability, mask = detector(picture.image)
             if not picture.mask.any():
                 aged_only.append(float(mask.mean()))
                 continue
             name = f"{set_name}_and_aged" if picture.aged else set_name
             for group, judged in ((name, picture), (f"{name}_conspicuous", picture.without_camouflaged())):
-                histograms.setdefault(group, Histogram()).add(score, judged)
+                histograms.setdefault(group, Histogram()).add(probability, judged)
                 overlaps.setdefault(group, Overlap()).add(mask, judged)
     scores = {
         name: {

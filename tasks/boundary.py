@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from storage.faults import is_transient
 from tasks.jobs import Failure
-from tasks.retrying import is_transient
 
 ResultT = TypeVar("ResultT")
 _LONGEST_TEXT = 2000

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect.tasks import exponential_backoff
 
-from storage.faults import is_transient as is_transient
+from storage.faults import is_transient
 
 
 def retry_if_transient(task: Any, task_run: Any, state: Any) -> bool:

@@ -101,7 +101,11 @@ def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None
         picture, first, second, mask = item
         _judge(picture, first, second, mask=mask, seconds=seconds * first.size / pixels, job=job)
 
-    each_together(judge, list(zip(group, before, after, masks, strict=True)), pixels=lambda item: item[1].size)
+    each_together(
+        judge,
+        list(zip(group, before, after, masks, strict=True)),
+        pixels=lambda item: item[1].shape[0] * item[1].shape[1],
+    )
 
 
 def _mask(picture: Picture, *, job: ShardJob) -> Mask | None:

@@ -35,11 +35,15 @@ def filter_each(images: Tensor, kernels: Tensor, *, border: Border = "reflect") 
 
 
 def gaussian_profiles(sigma: tuple[float, ...]) -> Tensor:
-    """Return (B, k) normalised sampled Gaussians, k odd and wide enough for 3.5 of the largest sigma; 0 = identity."""
-    radius = max(1, math.ceil(3.5 * max(sigma, default=0.0)))
-    position = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    """Return (B, k) normalised sampled Gaussians, each cut at 3.5 of its own sigma, k odd; 0 = identity.
+
+    What a row holds does not depend on the others: a picture is treated alike whatever shares its batch.
+    """
+    radii = [max(1, math.ceil(3.5 * value)) for value in sigma]
+    position = torch.arange(-max(radii, default=1), max(radii, default=1) + 1, dtype=torch.float64)
     widths = torch.tensor(sigma, dtype=torch.float64).clamp(min=1e-3).view(-1, 1)
-    profile = torch.exp(-0.5 * (position / widths) ** 2)
+    inside = position.abs() <= torch.tensor(radii, dtype=torch.float64).view(-1, 1)
+    profile = torch.exp(-0.5 * (position / widths) ** 2) * inside
     return profile / profile.sum(dim=1, keepdim=True)
 
 

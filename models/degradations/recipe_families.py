@@ -245,7 +245,7 @@ _SURFACE = tuple(
     Family(
         prefix=prefix,
         description=description,
-        paper=_WAN if "Wan" in paper else paper,
+        paper=paper,
         task="scratches",
         make=_fixed(make),
         varying="opacity",
@@ -255,12 +255,12 @@ _SURFACE = tuple(
         (
             "scratches/synthetic",
             "scratches, cracks, folds, dust, hair, blotches, holes",
-            "Wan",
+            _WAN,
             single_faults.synthetic_scratches(),
         ),
         ("stains", "water stains or foxing", _OURS, single_faults.stains()),
-        ("paper-texture", "paper fibres and creases", "Wan", single_faults.paper_texture()),
-        ("tears", "tears and torn holes", "Wan", single_faults.tears()),
+        ("paper-texture", "paper fibres and creases", _WAN, single_faults.paper_texture()),
+        ("tears", "tears and torn holes", _WAN, single_faults.tears()),
     )
 )
 

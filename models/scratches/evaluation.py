@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -13,8 +12,6 @@ from numpy.typing import NDArray
 from models.degradations.damage_layers import FloatArray
 from models.degradations.scratches import DamageSettings
 from models.scratches.synthesis import PatchSettings, TrainingData, age_damaged, damage_picture
-
-ProbabilityFunction: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

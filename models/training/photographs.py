@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,13 @@ class PatchSettings:
 class Photographs:
     """Pictures decoded once to RGB uint8 (H, W, 3), and the files among them that were left out of the training."""
 
-    def __init__(self, folders: list[Path], *, hold_back: int = 0) -> None:
+    def __init__(self, pictures: list[npt.NDArray[np.uint8]], *, held_back: Sequence[Path] = ()) -> None:
+        self.pictures = pictures
+        self.held_back = tuple(held_back)
+        self._largest_patch = max((min(picture.shape[:2]) for picture in pictures), default=0)
+
+    @classmethod
+    def below(cls, folders: Sequence[Path], *, hold_back: int = 0) -> Photographs:
         """Load every picture below `folders` but `hold_back` of them (every n-th of the sorted list; a fifth at most).
 
         Raises FileNotFoundError when there is none.
@@ -47,18 +54,15 @@ class Photographs:
             )
         hold_back = min(hold_back, len(paths) // 5)
         stride = len(paths) // hold_back if hold_back else 0
-        self.held_back = [path for index, path in enumerate(paths) if stride and index % stride == stride // 2]
-        kept = set(self.held_back)
-        self.pictures = [read_rgb(path) for path in paths if path not in kept]
+        held_back = [path for index, path in enumerate(paths) if stride and index % stride == stride // 2]
+        kept = set(held_back)
+        return cls([read_rgb(path) for path in paths if path not in kept], held_back=held_back)
 
     def only_held_back(self) -> Photographs:
         """Return the pictures that were left out, for validation; raises ValueError when none was."""
         if not self.held_back:
             raise ValueError("validation: no photograph was held back; give at least five")
-        left_out = object.__new__(Photographs)
-        left_out.held_back = []
-        left_out.pictures = [read_rgb(path) for path in self.held_back]
-        return left_out
+        return Photographs([read_rgb(path) for path in self.held_back])
 
     def patches(self, settings: PatchSettings, *, rng: np.random.Generator) -> Tensor:
         """Return a batch (B, 3, side, side) float32 in [0, 1], flipped and turned at random."""
@@ -69,7 +73,7 @@ class Photographs:
     def _patch(self, settings: PatchSettings, *, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         factor = 2 if rng.random() < settings.half_scale_share else 1
         side = settings.side * factor
-        if not any(min(picture.shape[:2]) >= side for picture in self.pictures):
+        if self._largest_patch < side:
             raise ValueError(f"training photographs: none is {side} px wide and high; give larger ones")
         while True:
             picture = self.pictures[int(rng.integers(len(self.pictures)))]

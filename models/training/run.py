@@ -45,7 +45,7 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     network = recipe.network()
     if settings.start_from and not (settings.out / CHECKPOINT).exists():
         _start_from(network, folder=settings.start_from)
-    photographs = Photographs(list(settings.data), hold_back=HELD_BACK)
+    photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
     return train(
         network,

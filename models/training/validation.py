@@ -44,6 +44,7 @@ def psnr_db(output: Tensor, example: Example) -> Tensor:
 @torch.inference_mode()
 def mean_psnr_db(network: nn.Module, examples: Sequence[Example], *, device: str, bf16: bool = True) -> float:
     """Return the mean PSNR in dB over every picture of `examples`; the network is left in training mode."""
+    network.eval()
     values = []
     for example in examples:
         entry = example.network_input.to(device, memory_format=torch.channels_last)

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from models.types import Estimated, Plan, ScratchReport
 from storage.benchmark_pictures import as_floats
 from tasks.acceptance import compare, refusal
-from tasks.benchmarking.cases import Mask, Pixels
+from tasks.benchmarking.cases import Pixels
 from tasks.device import detector
 
 if TYPE_CHECKING:
     from models.run import Runner
-    from models.types import DegradationEstimate
 
 
 def load_networks(chosen: Runner) -> None:
@@ -32,11 +30,13 @@ def restore_routed(degraded: Pixels, *, chosen: Runner) -> Pixels:
     The steps, their order and the checks between them are those of the restoring flow, with its default options.
     """
     from models.registry import get_method
+    from models.routing.assess import assess
 
     before = np.rint(np.clip(degraded, 0.0, 1.0) * 255).astype(np.uint8)
-    mask, estimate, plan = _plan(before, device=chosen.device)
+    found = assess(before, detector=detector(chosen.device), device=chosen.device)
+    mask, estimate = found.mask, found.estimate
     current: npt.NDArray[Any] = before
-    for step in plan.steps:
+    for step in found.plan.steps:
         card = get_method(step.method_id).card
         masks = [mask] if card.needs_mask and mask is not None else None
         (after,) = chosen.apply(
@@ -46,30 +46,3 @@ def restore_routed(degraded: Pixels, *, chosen: Runner) -> Pixels:
             break
         current = after
     return degraded if np.array_equal(current, before) else as_floats(current)
-
-
-def _plan(picture: npt.NDArray[np.uint8], *, device: str) -> tuple[Mask | None, DegradationEstimate, Plan]:
-    from models.estimation.estimate import estimate_degradation
-    from models.routing.rules import plan_for
-    from models.scratches.detector import detect, mask_for_filling, shipped_settings
-
-    found = detect(picture, network=detector(device), device=device)
-    mask = np.asarray(mask_for_filling(found), np.bool_) if found.components else None
-    estimate = estimate_degradation(
-        picture,
-        scratch_mask=mask,
-        scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
-        jpeg_table_quality=None,
-        device=device,
-    )
-    report = ScratchReport(
-        coverage=found.coverage,
-        components=found.components,
-        confidence=found.confidence,
-        threshold=shipped_settings().thresholds.high,
-        # Routing asks whether there is a mask, and never reads it.
-        mask=None if mask is None else "in memory",
-        mask_sha256=None,
-        detector="",
-    )
-    return mask, estimate, plan_for(estimate, report)

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from flows.run_identity import collection_name, run_identity
 from models.types import DegradationEstimate, Estimated, Plan, Step, to_json
 from storage.errors import IngestError
+from storage.faults import is_transient
 from storage.shards import Shard
 from tasks import caching
 from tasks.acceptance import compare, refusal
 from tasks.boundary import attempt
 from tasks.caching import STEP_VERSIONS, StepKey, step_key
 from tasks.jobs import Identities, RestoreOptions, ShardJob
-from tasks.retrying import is_transient
 from tasks.steps import Picture, _next_method
 
 JOB = ShardJob(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.degradations.blur import BoxBlur, GaussianBlur, MotionBlur
+from models.degradations.blur import BoxBlur, GaussianBlur, MotionBlur, gaussian_profiles
 from models.degradations.fading import ColourCast, Fading
 from models.degradations.grain import FilmGrain
 from models.degradations.jpeg import JpegCompression, JpegPass, encode_decode
@@ -181,3 +181,10 @@ def test_film_grain_is_correlated_and_weaker_in_the_shadows() -> None:
     assert noise[1].std() < 0.7 * noise[0].std()
     neighbours = (noise[0, 0, :, 1:] * noise[0, 0, :, :-1]).mean() / noise[0].var()
     assert neighbours.item() > 0.5
+
+
+def test_a_blur_does_not_depend_on_what_shares_the_batch() -> None:
+    alone, beside = gaussian_profiles((0.5,)), gaussian_profiles((0.5, 2.0))[:1]
+    margin = (beside.shape[1] - alone.shape[1]) // 2
+    assert torch.equal(beside[:, margin:-margin], alone)
+    assert not beside[:, :margin].any()

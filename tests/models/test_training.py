@@ -24,7 +24,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
     rng = np.random.default_rng(0)
     for index in range(4):
         cv2.imwrite(str(folder / f"{index}.png"), rng.integers(0, 256, (80, 90, 3)).astype(np.uint8))
-    return Photographs([folder])
+    return Photographs.below([folder])
 
 
 def small() -> ResidualUNet:
@@ -89,7 +89,7 @@ def test_learning_rate_warms_up_stays_and_decays() -> None:
 
 def test_no_photographs_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="--data"):
-        Photographs([tmp_path])
+        Photographs.below([tmp_path])
 
 
 def test_recipes_have_unique_names_and_unknown_ones_get_a_hint() -> None:

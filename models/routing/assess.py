@@ -1,0 +1,55 @@
+"""From one picture in memory to its plan: detect, estimate and route, as the restoring flow does by stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from models.estimation.estimate import estimate_degradation
+from models.routing.rules import plan_for
+from models.scratches.detector import detect, mask_for_filling, shipped_settings
+from models.types import DegradationEstimate, Estimated, Plan, ScratchReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Assessment:
+    """What is wrong with a picture and what will be done: the mask to fill (H, W) bool or None, and the records."""
+
+    mask: NDArray[np.bool_] | None
+    scratches: ScratchReport
+    estimate: DegradationEstimate
+    plan: Plan
+
+
+def assess(
+    image: NDArray[Any], *, detector: nn.Module, device: str = "cpu", jpeg_table_quality: float | None = None
+) -> Assessment:
+    """Return the assessment of `image`, (H, W) or (H, W, 3) uint8 or uint16, with the default options of routing.
+
+    detector: from `models.scratches.detector.load_detector`. jpeg_table_quality: None for what is no JPEG file.
+    """
+    settings = shipped_settings()
+    found = detect(image, network=detector, device=device, settings=settings)
+    mask = mask_for_filling(found) if found.components else None
+    scratches = ScratchReport(
+        coverage=found.coverage,
+        components=found.components,
+        confidence=found.confidence,
+        threshold=settings.thresholds.high,
+        # Routing asks whether there is a mask, and never reads it.
+        mask=None if mask is None else "in memory",
+        mask_sha256=None,
+        detector="in memory",
+    )
+    estimate = estimate_degradation(
+        image,
+        scratch_mask=mask,
+        scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
+        jpeg_table_quality=jpeg_table_quality,
+        device=device,
+    )
+    return Assessment(mask=mask, scratches=scratches, estimate=estimate, plan=plan_for(estimate, scratches))

@@ -69,8 +69,12 @@ class ResidualUNet(nn.Module):
         return self.unshuffle << self.depth
 
     def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.tail(self.trunk(self.head(pixel_unshuffle(x, self.unshuffle))))
+        return x[:, : self.out_channels] - pixel_shuffle(change, self.unshuffle)
+
+    def trunk(self, features: Tensor) -> Tensor:
+        """Everything between the first convolution and the last, (B, widths[0], h, w) in and out."""
         skips = []
-        features = self.head(pixel_unshuffle(x, self.unshuffle))
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             features = encoder(features)
             skips.append(features)
@@ -78,7 +82,30 @@ class ResidualUNet(nn.Module):
         features = self.body(features)
         for index in reversed(range(len(self.ups))):
             features = self.decoders[index](self.ups[index](features) + skips[index])
-        return x[:, : self.out_channels] - pixel_shuffle(self.tail(features), self.unshuffle)
+        return features
+
+
+class ResidualUpscaler(ResidualUNet):
+    """The same trunk at the resolution of a small RGB picture; it predicts what its bicubic enlargement lacks.
+
+    One convolution and a pixel shuffle make all pixels of the large picture at once (Shi et al., "Real-Time Single
+    Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", CVPR 2016), so that nothing is computed at its
+    resolution. Untrained, it is the bicubic enlargement of Keys (a = -0.5).
+
+    Input (B, 3, H, W) with H and W multiples of `size_multiple`; output (B, 3, H·scale, W·scale).
+    """
+
+    def __init__(self, *, scale: int, widths: Sequence[int] = (64, 96, 128), blocks: int = 2) -> None:
+        super().__init__(widths=widths, blocks=blocks, unshuffle=1)
+        self.scale = scale
+        self.tail = nn.Conv2d(widths[0], self.out_channels * scale**2, 3, padding=1, bias=False)
+        nn.init.zeros_(self.tail.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.tail(self.trunk(self.head(x)))
+        # Only the antialiased form has a = -0.5; when enlarging there is nothing to smooth.
+        plain = interpolate(x, scale_factor=self.scale, mode="bicubic", antialias=True)
+        return plain + pixel_shuffle(change, self.scale)
 
 
 def pull_push(image: Tensor, mask: Tensor, *, levels: int = 7) -> Tensor:

@@ -46,12 +46,9 @@ class Need:
     recipe: str | None = None
 
 
-def _sigmas(*values: float) -> tuple[tuple[str, float], ...]:
-    return tuple(zip(("σ 15", "σ 25", "σ 50"), values, strict=True))
-
-
-def _qualities(*values: float) -> tuple[tuple[str, float], ...]:
-    return tuple(zip(("q 10", "q 20", "q 30", "q 40"), values, strict=False))
+def _at(prefix: str, figures: dict[str, float]) -> tuple[tuple[str, float], ...]:
+    """Return the figures by "set recipe/level", as `benchmarks.cards` writes them."""
+    return tuple((prefix + level, value) for level, value in figures.items())
 
 
 # Sorted by value to users.
@@ -60,7 +57,7 @@ NEEDS: tuple[Need, ...] = (
         weight="scratch_detector",
         value="what is not found is not restored; what is found wrongly is a harm",
         targets=tuple(
-            Target(metric=f"heldback_synthetic/{group}", levels=(("roc_auc", 0.98),), source="aim of the design")
+            Target(metric=f"scratch-detection/{group}", levels=(("roc_auc", 0.98),), source="aim of the design")
             for group in ("marks", "damaged")
         ),
         command="python -m models.scratches.training --data DATA --out RUN --steps N --seed 1 --resume",
@@ -72,8 +69,16 @@ NEEDS: tuple[Need, ...] = (
         weight="denoise",
         value="the most frequent fault of scans",
         targets=(
-            Target(metric="denoise-color (PSNR dB)", levels=_sigmas(33.89, 31.23, 27.92), source="CDnCNN-B"),
-            Target(metric="denoise-gray (PSNR dB)", levels=_sigmas(31.61, 29.16, 26.23), source="DnCNN-B"),
+            Target(
+                metric="denoise-color (PSNR dB)",
+                levels=_at("CBSD68 awgn/", {"15": 33.89, "25": 31.23, "50": 27.92}),
+                source="CDnCNN-B",
+            ),
+            Target(
+                metric="denoise-gray (PSNR dB)",
+                levels=_at("BSD68 awgn/", {"15": 31.61, "25": 29.16, "50": 26.23}),
+                source="DnCNN-B",
+            ),
         ),
         command="lacuna train denoise --data DATA --out RUN --steps N",
         recipe="denoise",
@@ -81,7 +86,13 @@ NEEDS: tuple[Need, ...] = (
     Need(
         weight="deblock",
         value="most of what comes from the web",
-        targets=(Target(metric="deblock (PSNR dB)", levels=_qualities(29.6, 31.8), source="issue 9; DnCNN-3 + 0.2"),),
+        targets=(
+            Target(
+                metric="deblock (PSNR dB)",
+                levels=_at("classic5 jpeg/", {"10": 29.6, "20": 31.8}),
+                source="the aim; DnCNN-3 + 0.2",
+            ),
+        ),
         command="lacuna train deblock --data DATA --out RUN --start-from RUN_OF_DENOISE",
         recipe="deblock",
     ),
@@ -91,7 +102,7 @@ NEEDS: tuple[Need, ...] = (
         targets=(
             Target(
                 metric="deblur (PSNR dB)",
-                levels=(("σ 0.8 px", 32.62), ("σ 1.2 px", 28.57), ("σ 1.6 px", 26.71), ("σ 2.0 px", 25.59)),
+                levels=_at("CBSD68 blur/", {"0.8": 32.62, "1.2": 28.57, "1.6": 26.71, "2": 25.59}),
                 source="unsharp masking told σ",
             ),
         ),
@@ -101,7 +112,13 @@ NEEDS: tuple[Need, ...] = (
     Need(
         weight="fill",
         value="scratches, cracks and holes",
-        targets=(Target(metric="fill-50 (PSNR dB)", levels=(("50 %", 34.6),), source="Deep Image Prior 33.44"),),
+        targets=(
+            Target(
+                metric="inpaint-50 (PSNR dB)",
+                levels=(("11 pictures 50 % missing", 34.6),),
+                source="Deep Image Prior 33.44",
+            ),
+        ),
         command="lacuna train fill --data DATA --out RUN --steps N --start-from RUN_OF_DENOISE",
         notes="larger patches for wide holes; texture of barbara and flat areas of montage",
         recipe="fill",
@@ -117,7 +134,9 @@ NEEDS: tuple[Need, ...] = (
     Need(
         weight="super_resolution_x4",
         value="small scans and prints",
-        targets=(Target(metric="sr (PSNR dB)", levels=(("Set5 x4", 31.6),), source="VDSR 31.35, SRResNet 32.05"),),
+        targets=(
+            Target(metric="sr (PSNR dB)", levels=(("Set5 bicubic/x4", 31.6),), source="VDSR 31.35, SRResNet 32.05"),
+        ),
         command="no recipe yet",
     ),
     Need(

@@ -16,6 +16,7 @@ from models.deconvolution import SIGMA_RANGE_PX, deconvolution_entry
 from models.degradations.blur import BoxBlur, GaussianBlur
 from models.degradations.damage_layers import LAYERS
 from models.degradations.jpeg import JpegCompression
+from models.degradations.resample import resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +165,20 @@ class Holes:
         grown = cv2.dilate(hole.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
         share = grown.mean()
         return grown > 0 if 0.0 < share < 0.7 else rng.random((height, width)) < 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """MATLAB's antialiased bicubic at 1 / `scale`, most of it rounded to 8 bits as files are; the target is the patch.
+
+    The published tables shrink so. A scan that is noisy or was compressed is cleaned by other methods first.
+    """
+
+    scale: int
+    as_file_share: float = 0.9
+
+    def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
+        count, _, height, width = clean.shape
+        small = resize(clean, height=height // self.scale, width=width // self.scale).clamp(0, 1)
+        as_file = torch.from_numpy(rng.random((count, 1, 1, 1)) < self.as_file_share)
+        return Example(torch.where(as_file, small.mul(255).round().div(255), small), clean)

@@ -71,7 +71,8 @@ class Photographs:
         return stacked.float().div_(255.0)
 
     def _patch(self, settings: PatchSettings, *, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        factor = 2 if rng.random() < settings.half_scale_share else 1
+        halved = rng.random() < settings.half_scale_share and self._largest_patch >= 2 * settings.side
+        factor = 2 if halved else 1
         side = settings.side * factor
         if self._largest_patch < side:
             raise ValueError(f"training photographs: none is {side} px wide and high; give larger ones")

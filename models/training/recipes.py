@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from models.blocks import ResidualUNet
-from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, MildBlur
+from models.blocks import ResidualUNet, ResidualUpscaler
+from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, MildBlur, Shrunk
 from models.training.loop import Schedule
 from models.training.photographs import PatchSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How one weight file is made. `start_from` says which run it starts from, as arguments of this command."""
+    """How one weight file is made. `start_from` says which run it starts from, as arguments of this command.
+
+    `scale` > 1 makes an upscaler, whose patches are those of the large picture.
+    """
 
     id: str
     corruption: Corruption
@@ -25,10 +28,13 @@ class Recipe:
     in_channels: int = 3
     widths: tuple[int, ...] = (64, 96, 128)
     blocks: int = 2
+    scale: int = 1
     start_from: str | None = None
 
     def network(self) -> nn.Module:
         """Return the recipe's network, freshly initialized from torch's global generator."""
+        if self.scale > 1:
+            return ResidualUpscaler(scale=self.scale, widths=self.widths, blocks=self.blocks)
         return ResidualUNet(in_channels=self.in_channels, widths=self.widths, blocks=self.blocks)
 
 
@@ -64,6 +70,25 @@ RECIPES: tuple[Recipe, ...] = (
         in_channels=4,
         start_from="denoise",
         seed=3,
+    ),
+    # Patches of the large picture: 64 px of the small one, whose deepest level is at a quarter of that.
+    Recipe(
+        id="upscale-x4",
+        corruption=Shrunk(scale=4),
+        patches=PatchSettings(side=256, grey_share=0.1, tint_share=0.03),
+        schedule=Schedule(steps=12000, decay_share=0.6),
+        scale=4,
+        start_from="deblur",
+        seed=4,
+    ),
+    Recipe(
+        id="upscale-x2",
+        corruption=Shrunk(scale=2),
+        patches=PatchSettings(side=128, grey_share=0.1, tint_share=0.03),
+        schedule=Schedule(steps=6000, decay_share=0.6),
+        scale=2,
+        start_from="upscale-x4",
+        seed=5,
     ),
 )
 

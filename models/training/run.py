@@ -71,12 +71,15 @@ def _start_from(network: nn.Module, *, folder: Path) -> None:
 
 
 def start_from(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load `weights` where the shapes agree; a wider first layer keeps its new input channels at zero."""
+    """Load `weights` where the shapes agree; a wider first layer keeps its new input channels at zero.
+
+    Layers of another shape (the first and last of an upscaler) stay as they are.
+    """
     own = network.state_dict()
     for name, value in weights.items():
         if own[name].shape == value.shape:
             own[name] = value
-        else:
+        elif own[name].shape[0] == value.shape[0] and own[name].shape[1] > value.shape[1]:
             own[name] = torch.zeros_like(own[name])
             own[name][:, : value.shape[1]] = value
     network.load_state_dict(own)

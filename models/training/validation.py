@@ -22,10 +22,10 @@ def validation_examples(
 ) -> tuple[Example, ...]:
     """Return seeded batches of degraded crops of 256 px: what holds on the training's patches may fail on pictures.
 
-    Where no photograph is so large, the crops are as large as the largest allows.
+    Crops are at least twice the training's patches; where no photograph is so large, as large as the largest allows.
     """
     largest = max(min(picture.shape[:2]) for picture in photographs.pictures)
-    larger = replace(patches, side=min(CROP_PX, largest // 16 * 16), half_scale_share=0.0)
+    larger = replace(patches, side=min(max(CROP_PX, 2 * patches.side), largest // 16 * 16), half_scale_share=0.0)
     examples = []
     for index in range(batches):
         rng = np.random.default_rng((VALIDATION_SEED, index))

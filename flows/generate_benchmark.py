@@ -25,6 +25,7 @@ from storage.locations import Location
 from storage.outputs import check_destination
 from tasks.benchmarking.cases import cases_of
 from tasks.benchmarking.clean_pictures import SKIMAGE, list_clean
+from tasks.benchmarking.detection import measure_detection
 from tasks.benchmarking.generating import SetJob, SetOptions, SetPart, checked_options, make_part, set_jobs
 from tasks.benchmarking.scoring import (
     ScoreJob,
@@ -46,6 +47,7 @@ _RETRIED: dict[str, Any] = {
     "retry_jitter_factor": JITTER,
     "retry_condition_fn": retry_if_transient,
 }
+DETECTION = "scratch-detection"
 Failures = tuple[tuple[str, str, str], ...]
 
 
@@ -134,6 +136,32 @@ def _throughput(parts: Sequence[dict[str, Any]]) -> tuple[tuple[str, float], ...
         made = sum(row["width"] * row["height"] for row in part["rows"]) / 1e6
         area[part["recipe"]] = area.get(part["recipe"], 0.0) + made
     return tuple((recipe, area[recipe] / seconds[recipe]) for recipe in seconds)
+
+
+@flow(name="measure-detection")
+def run_detection(
+    destination: str, detectors: Sequence[str] = (), *, data: str = "", device: str = "auto", limit: int | None = None
+) -> MeasuredSuite:
+    """Measure scratch detectors on held-back damage and clean pictures; detection.json keeps what was measured.
+
+    Raises what `measure_detection` does.
+    """
+    from models.benchmarking.suites import get_suite
+    from models.device import resolve_device
+
+    suite, root = get_suite(DETECTION), Location(destination)
+    rows, measured = measure_detection(
+        detectors or suite.methods, root=root, data=Location(data), device=resolve_device(device), limit=limit
+    )
+    return MeasuredSuite(
+        suite=suite.id,
+        methods=tuple(dict.fromkeys(row.detector for row in rows)),
+        cases=max(row.n for row in rows),
+        cells=len(rows),
+        computed=measured,
+        failures=(),
+        destination=root.uri,
+    )
 
 
 @flow(name="run-benchmark")

@@ -32,7 +32,9 @@ def show_suites(*, as_json: bool) -> None:
         return
     table = Table("suite", "what", "columns", "protocol", "methods", "published")
     for suite in SUITES:
-        groups = ", ".join(f"{group.dataset} {group.level}" for group in suite.groups) or (suite.command or "")
+        groups = (
+            ", ".join(f"{group.dataset} {group.level}" for group in suite.groups) or "held-back damage, clean pictures"
+        )
         protocols = "; ".join(dict.fromkeys(group.protocol.text for group in suite.groups))
         published = ", ".join(dict.fromkeys(row.method for row in published_for(suite.id)))
         table.add_row(suite.id, suite.title, groups, protocols, ", ".join(suite.methods), published)
@@ -90,16 +92,17 @@ def run(
 ) -> int:
     """Measure a suite or set, print its table, and return the exit code; usage errors are raised before any work."""
     from models.benchmarking.baselines import check_method
+    from models.benchmarking.detection import check_detector
+    from models.benchmarking.suites import get_suite
     from tasks.benchmarking.cases import is_place
 
-    for method_id in options.methods:
-        check_method(method_id)
-    if not is_place(target):
-        from models.benchmarking.suites import get_suite
-
-        get_suite(target)
-        if not data:
-            raise FileNotFoundError(WITHOUT_DATA)
+    suite = None if is_place(target) else get_suite(target)
+    for name in options.methods:
+        (check_detector if suite and suite.detection else check_method)(name)
+    if suite and not data:
+        raise FileNotFoundError(WITHOUT_DATA)
+    if suite and suite.detection:
+        return _run_detection(destination, options=options, data=data, limit=limit, as_json=as_json)
     from flows.generate_benchmark import run_benchmark
 
     with _Bar("Measuring", visible=not as_json) as bar, listening(bar.hear):
@@ -112,6 +115,24 @@ def run(
         _print_failures(measured.failures)
         print(f"results:   {measured.destination.removeprefix('file://')}")
     return EXIT_SOME_FAILED if measured.failures else EXIT_OK
+
+
+def _run_detection(destination: str, *, options: ScoreOptions, data: str, limit: int | None, as_json: bool) -> int:
+    from flows.generate_benchmark import run_detection
+    from storage.locations import Location
+    from tasks.benchmarking.detection import HEAD, cells, read_detection
+
+    measured = run_detection(destination, options.methods, data=data, device=options.device, limit=limit)
+    if as_json:
+        print_json(to_json(measured))
+        return EXIT_OK
+    table = Table(*HEAD, title=measured.suite, title_justify="left")
+    for row in read_detection(Location(destination)):
+        table.add_row(*cells(row))
+    Console().print(table)
+    print(f"detectors: {len(measured.methods)}, of which {measured.computed} measured now")
+    print(f"results:   {measured.destination.removeprefix('file://')}")
+    return EXIT_OK
 
 
 def leaderboard(destination: str, *, as_json: bool) -> None:

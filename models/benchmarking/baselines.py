@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.benchmarking.code_identity import code_sha256
 from models.degradations.resample import resize
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner
@@ -32,7 +33,7 @@ TITLES = {
     BICUBIC: "Bicubic enlargement (Keys, a = -0.5)",
     ROUTED: "Lacuna's own plan for each picture",
 }
-_TOLD_SIGMA = re.compile(r"^awgn/(\d+(?:\.\d+)?)$")
+_TOLD = re.compile(r"^(awgn|blur)/(\d+(?:\.\d+)?)$")
 
 
 def baseline_for(scale: int) -> str:
@@ -78,13 +79,15 @@ def unfit_reason(method_id: str, *, scale: int, has_mask: bool) -> str | None:
 
 @lru_cache(maxsize=256)
 def method_identity(method_id: str) -> tuple[str, str, str | None]:
-    """Return (id, sha256 of the code of its module, sha256 of its weights): what a result depends on."""
-    if method_id in (INPUT, BICUBIC):
+    """Return (id, sha256 of the code it runs, sha256 of its weights): what a result depends on."""
+    if method_id == INPUT:
         return method_id, "1", None
+    if method_id == BICUBIC:
+        return method_id, code_sha256(Path(inspect.getfile(resize))), None
     if method_id == ROUTED:
         return method_id, _program_sha256(), None
     source = Path(inspect.getfile(type(get_method(method_id))))
-    return method_id, hashlib.sha256(source.read_bytes()).hexdigest(), Runner.weights_sha256(method_id)
+    return method_id, code_sha256(source), Runner.weights_sha256(method_id)
 
 
 def _program_sha256() -> str:
@@ -98,14 +101,14 @@ def _program_sha256() -> str:
 
 
 def told_estimate(recipe: str) -> DegradationEstimate | None:
-    """Return the noise level that a protocol tells its methods (awgn/σ), or None where they must find out."""
-    found = _TOLD_SIGMA.match(recipe)
+    """Return the σ that a protocol tells its methods (awgn/σ, blur/σ), or None where they must find out."""
+    found = _TOLD.match(recipe)
     if found is None:
         return None
-    unknown = Estimated(value=None, confidence=0.0)
+    unknown, told = Estimated(value=None, confidence=0.0), Estimated(value=float(found.group(2)), confidence=1.0)
     return DegradationEstimate(
-        noise_sigma=Estimated(value=float(found.group(1)), confidence=1.0),
-        blur_sigma_px=unknown,
+        noise_sigma=told if found.group(1) == "awgn" else unknown,
+        blur_sigma_px=told if found.group(1) == "blur" else unknown,
         jpeg_quality=unknown,
         effective_scale=unknown,
         scratch_coverage=unknown,

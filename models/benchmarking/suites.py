@@ -47,14 +47,18 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """A named table. `methods` are run unless others are asked for. `command`: measured elsewhere, by this command."""
+    """A named table. `methods` are run unless others are asked for, and `if_available` where their weights are there.
+
+    detection: its cases are masks to be found, measured by `models.benchmarking.detection`.
+    """
 
     id: str
     title: str
     groups: tuple[Group, ...]
     methods: tuple[str, ...]
     note: str = ""
-    command: str | None = None
+    if_available: tuple[str, ...] = ()
+    detection: bool = False
 
 
 def _crossed(sets: Iterable[tuple[str, str]], levels: Iterable[str], protocol: Protocol) -> tuple[Group, ...]:
@@ -118,6 +122,19 @@ SUITES: tuple[Suite, ...] = (
         methods=("deblock", "nlm"),
     ),
     Suite(
+        id="deblock-color",
+        title="JPEG artefacts in colour: CBSD68, quality 10 to 40, chroma halved",
+        groups=_crossed([_PHOTOGRAPHS], ("jpeg-420/10", "jpeg-420/20", "jpeg-420/30", "jpeg-420/40"), RGB),
+        methods=("deblock",),
+    ),
+    Suite(
+        id="deblur",
+        title="Mild Gaussian blur: CBSD68, σ 0.8 to 2 px",
+        groups=_crossed([_PHOTOGRAPHS], ("blur/0.8", "blur/1.2", "blur/1.6", "blur/2"), Protocol(border=8)),
+        methods=("deblur", "unsharp"),
+        note="Both methods are told σ; the blurred picture is rounded to 8 bits and has no noise.",
+    ),
+    Suite(
         id="sr",
         title="Super-resolution: Set5 and Set14, 2 and 4 times",
         groups=_enlarged(),
@@ -154,6 +171,7 @@ SUITES: tuple[Suite, ...] = (
         ),
         methods=("denoise", "deblock", "deblur", "nlm", "unsharp", "lacuna"),
         note="One tool per picture; the oracle says what choosing it per picture is worth. lacuna plans several steps.",
+        if_available=("rl-restore",),
     ),
     Suite(
         id="old-photo-synthetic",
@@ -166,8 +184,14 @@ SUITES: tuple[Suite, ...] = (
         id="scratch-detection",
         title="Scratch detection on held-back synthetic damage, and false finds on clean pictures",
         groups=(),
-        methods=(),
-        command="python -m benchmarks.scratch_detection --data DIR",
+        methods=("scratch-detector", "top-hat"),
+        detection=True,
+    ),
+    Suite(
+        id="fill-scratches",
+        title="Filling synthetic scratches, cracks, folds, dust and holes: CBSD68, true mask",
+        groups=_crossed([_PHOTOGRAPHS], ("scratches/synthetic",), Protocol(region="hole")),
+        methods=("fill", "biharmonic", "telea", "navier-stokes"),
     ),
     Suite(
         id="clean",
@@ -191,11 +215,9 @@ def suite_ids() -> list[str]:
 
 
 def get_suite(suite_id: str) -> Suite:
-    """Return a suite by its id; ValueError names the nearest, or the command of one that is measured elsewhere."""
+    """Return a suite by its id; ValueError names the nearest."""
     for suite in SUITES:
         if suite.id == suite_id:
-            if suite.command is not None:
-                raise ValueError(f"suite {suite_id}: it is measured by its own command: {suite.command}")
             return suite
     near = difflib.get_close_matches(suite_id, suite_ids(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

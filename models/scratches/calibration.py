@@ -163,7 +163,7 @@ def make_card(*, steps: int, seed: int, metrics: dict[str, Any]) -> WeightCard:
         command="python -m models.scratches.training --data DATA --out OUT --seed 1 --steps 17000 --plain-share 0, "
         "stopped at the checkpoint of step 6674; python -m models.scratches.training --data DATA --out OUT --seed 1 "
         "--steps 13000 --resume; python -m models.scratches.calibration --data DATA --checkpoint-folder OUT; "
-        "python -m benchmarks.scratch_detection --data DATA --write-card",
+        "lacuna benchmark run scratch-detection --data DATA --destination RESULTS; python -m benchmarks.cards RESULTS",
         steps=steps,
         seed=seed,
         commit="",

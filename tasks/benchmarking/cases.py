@@ -96,13 +96,15 @@ def cases_of(
     Raises ValueError for an unknown suite, FileNotFoundError without data, BenchmarkSetError for a bad manifest.
     """
     from models.benchmarking.suites import get_suite
+    from models.registry import get_method, unavailable
 
     if is_place(target):
         root = Location(target)
         description = {"suite": root.name, "title": f"Degraded set {root.name}", "note": "", "methods": []}
         return list_set(root, name=root.name, limit=limit), description
     suite = get_suite(target)
-    description = {"suite": suite.id, "title": suite.title, "note": suite.note, "methods": list(suite.methods)}
+    methods = [*suite.methods, *(name for name in suite.if_available if unavailable(get_method(name)) is None)]
+    description = {"suite": suite.id, "title": suite.title, "note": suite.note, "methods": methods}
     return list_suite(target, data=data, seeds=seeds, limit=limit), description
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from storage.benchmark_cells import CellStore, result_folders
 from storage.benchmark_sets import BenchmarkSetError
 from storage.locations import Location
+from tasks.benchmarking import detection
 from tasks.benchmarking.page import html
 from tasks.benchmarking.scoring import crop_file
 from tasks.benchmarking.tables import Board, build_board
@@ -22,24 +23,27 @@ class Leaderboard:
 
 
 def read_boards(root: Location) -> list[Board]:
-    """Return one board per suite or set measured below `root`; BenchmarkSetError when there is none."""
+    """Return one board per suite or set measured below `root`."""
     names = result_folders(root)
-    if not names:
-        raise BenchmarkSetError(
-            f"There is no result below {root}; expected the --destination of `lacuna benchmark run`."
-        )
     return [build_board(*CellStore(root.join(name)).read_tables()) for name in names]
 
 
 def write_leaderboard(root: Location) -> Leaderboard:
-    """Write leaderboard.* and timings.* below `root`; leaderboard.md, .csv and .tex repeat to the byte."""
-    boards = read_boards(root)
+    """Write leaderboard.* and timings.*, and detection.* where detectors were measured, below `root`.
+
+    leaderboard.md, .csv and .tex repeat to the byte. BenchmarkSetError when nothing was measured there.
+    """
+    boards, detectors = read_boards(root), detection.read_detection(root)
+    if not boards and not detectors:
+        raise BenchmarkSetError(
+            f"There is no result below {root}; expected the --destination of `lacuna benchmark run`."
+        )
 
     def crop(suite: str, dataset: str, level: str, method: str) -> bytes | None:
         return CellStore(root.join(suite)).crop(crop_file(dataset, level, method))
 
     texts = {
-        "leaderboard.html": html(boards, crop=crop),
+        "leaderboard.html": html(boards, crop=crop, detectors=detectors),
         "leaderboard.md": markdown(boards),
         "leaderboard.csv": csv_text(boards),
         "leaderboard.tex": latex(boards),
@@ -47,6 +51,10 @@ def write_leaderboard(root: Location) -> Leaderboard:
         "timings.csv": timings_csv(boards),
         "timings.tex": timings_latex(boards),
     }
+    if detectors:
+        texts["detection.md"] = detection.markdown(detectors)
+        texts["detection.csv"] = detection.csv_text(detectors)
+        texts["detection.tex"] = detection.latex(detectors)
     for name, text in texts.items():
         root.join(name).write_bytes_atomic(text.encode())
     return Leaderboard(files=tuple(root.join(name).uri for name in texts), boards=tuple(boards))

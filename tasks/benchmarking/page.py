@@ -11,6 +11,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from models.benchmarking.baselines import BICUBIC, INPUT
+from models.benchmarking.detection import DetectionRow
+from tasks.benchmarking import detection
 from tasks.benchmarking.plots import LABELS, WIDTH, gain_plots
 from tasks.benchmarking.tables import Board
 from tasks.benchmarking.texts import cells, columns, group_title
@@ -91,6 +93,15 @@ _TEMPLATE = """<!doctype html>
 {% endfor %}
 </section>
 {% endfor %}
+{% if detectors %}
+<section class="suite" id="scratch-detection"><h2>scratch-detection</h2>
+<p class="quiet">Seeded damage to be found on held-back photographs, and clean pictures on which every mark is a false one. Conspicuous: without damage that the texture under it camouflages.</p>
+<div class="board"><table><thead><tr>{% for name in detection_head %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in detectors %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div></section>
+{% endif %}
 <section><h2>Time</h2>
 <p class="quiet">Seconds per megapixel of the result, one picture at a time. Unlike everything above, these never repeat exactly.</p>
 <div class="board"><table><thead><tr><th>suite</th><th>method</th><th>n</th><th>s/MP</th><th>device</th></tr></thead><tbody>
@@ -116,13 +127,15 @@ class _GroupView:
     crops: tuple[tuple[str, str], ...]
 
 
-def html(boards: Sequence[Board], *, crop: CropFinder) -> str:
+def html(boards: Sequence[Board], *, crop: CropFinder, detectors: Sequence[DetectionRow] = ()) -> str:
     """Return the page. `crop` finds an example picture (PNG) by suite, dataset, level and method or "reference"."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style = (TEMPLATE_FOLDER / "report.css").read_text(encoding="utf-8") + _STYLE
     return environment.from_string(_TEMPLATE).render(
         style=Markup(style),
         suites=[_suite_view(board, crop=crop) for board in boards],
+        detectors=[detection.cells(row) for row in detectors],
+        detection_head=detection.HEAD,
         timings=[timing for board in boards for timing in board.timings],
         remark="source or remark",
         plot_width=LABELS + WIDTH + 20,

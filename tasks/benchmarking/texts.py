@@ -70,7 +70,7 @@ def markdown(boards: Sequence[Board]) -> str:
             rows = [row for row in board.rows if (row.dataset, row.level) == (dataset, level)]
             protocol = next((row.protocol for row in rows if row.protocol), "")
             lines += [f"### {group_title(dataset, level)}", "", f"Protocol: {protocol}.", ""]
-            lines += _markdown_table(columns([board]), [cells(row, [board]) for row in rows])
+            lines += markdown_table(columns([board]), [cells(row, [board]) for row in rows])
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -79,7 +79,8 @@ def group_title(dataset: str, level: str) -> str:
     return "All groups together" if dataset == level == "all" else f"{dataset}, {level}"
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
     return [*lines, ""]
@@ -111,7 +112,7 @@ def _latex_table(board: Board) -> str:
     for row in board.rows:
         rows.setdefault((row.kind, row.method), {})[row.dataset, row.level] = row
     protocols = list(dict.fromkeys(row.protocol for row in board.rows if row.protocol))
-    head = " & ".join(["", *(_escape(group_title(*group)) for group in groups)])
+    head = " & ".join(["", *(escape_latex(group_title(*group)) for group in groups)])
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{l{'r' * len(groups)}}}", r"\toprule", head + r" \\"]
     last = None
     for kind in ("measured", "router", "published"):
@@ -120,16 +121,19 @@ def _latex_table(board: Board) -> str:
                 continue
             lines += [r"\midrule"] if kind != last else []
             last = kind
-            name = _escape(method) + (r"$^\dagger$" if kind == "published" else "")
+            name = escape_latex(method) + (r"$^\dagger$" if kind == "published" else "")
             values = [number(found[group].mean, 2).replace("–", "--") if group in found else "--" for group in groups]
             lines.append(" & ".join([name, *values]) + r" \\")
     sources = sorted({row.note for row in board.rows if row.kind == "published"})
     caption = f"{board.title}. Mean PSNR in dB. Protocol: {' / '.join(protocols)}."
-    caption = _escape(caption) + (rf" $^\dagger$ published: {_escape('; '.join(sources))}." if sources else "")
+    caption = escape_latex(caption) + (
+        rf" $^\dagger$ published: {escape_latex('; '.join(sources))}." if sources else ""
+    )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"])
 
 
-def _escape(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Return text as LaTeX prints it."""
     plain = "".join(_LATEX.get(character, character) for character in text)
     return plain.replace("σ", r"$\sigma$").replace("–", "--")
 
@@ -153,7 +157,7 @@ def timings_markdown(boards: Sequence[Board]) -> str:
         for timing in board.timings
     ]
     head = ["suite", "method", "n", "seconds per megapixel", "device"]
-    return "\n".join(["# Timings", "", *_markdown_table(head, rows)])
+    return "\n".join(["# Timings", "", *markdown_table(head, rows)])
 
 
 def timings_latex(boards: Sequence[Board]) -> str:
@@ -161,6 +165,8 @@ def timings_latex(boards: Sequence[Board]) -> str:
     lines = [r"\begin{tabular}{llrrl}", r"\toprule", r"suite & method & n & s/MP & device \\", r"\midrule"]
     for board in boards:
         for timing in board.timings:
-            names = [_escape(timing.suite), _escape(timing.method), str(timing.n)]
-            lines.append(" & ".join([*names, f"{timing.seconds_per_megapixel:.3g}", _escape(timing.device)]) + r" \\")
+            names = [escape_latex(timing.suite), escape_latex(timing.method), str(timing.n)]
+            lines.append(
+                " & ".join([*names, f"{timing.seconds_per_megapixel:.3g}", escape_latex(timing.device)]) + r" \\"
+            )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

@@ -247,7 +247,9 @@ def test_unknown_recipe_gets_the_nearest_name(clean: Path, tmp_path: Path) -> No
         (["denoise-gray", "--methods", "denoiz"], "'denoise'"),
         (["denoise-gray", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["denoise-gray", "--seeds", "zero"], "--seeds: got 'zero'"),
-        (["scratch-detection"], "benchmarks.scratch_detection"),
+        (["scratch-detection", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["scratch-detection", "--data", "s3://bucket/sets"], "expected a local folder"),
+        (["scratch-detection", "--data", "/nowhere", "--methods", "tophat"], "'top-hat'"),
     ],
 )
 def test_wrong_usage_is_explained(

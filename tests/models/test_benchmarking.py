@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.benchmarking import code_identity
 from models.benchmarking.baselines import (
     BICUBIC,
     INPUT,
@@ -19,7 +20,9 @@ from models.benchmarking.baselines import (
     told_estimate,
     unfit_reason,
 )
+from models.benchmarking.code_identity import code_sha256
 from models.benchmarking.cost import cost_of, counted_gmac
+from models.benchmarking.detection import check_detector
 from models.benchmarking.protocols import Protocol, check_size, default_protocol
 from models.benchmarking.published import PUBLISHED, published_for
 from models.benchmarking.scoring import METRICS, Result, metrics_identity, score
@@ -137,18 +140,18 @@ def test_unknown_suite_and_method_get_the_nearest_name() -> None:
         get_suite("denoise-grey")
     with pytest.raises(UnknownMethodError, match="did you mean 'biharmonic'"):
         check_method("biharmonik")
-    with pytest.raises(ValueError, match=r"python -m benchmarks\.scratch_detection"):
-        get_suite("scratch-detection")
+    with pytest.raises(ValueError, match="did you mean 'top-hat'"):
+        check_detector("tophat")
 
 
 def test_every_suite_names_what_exists() -> None:
     assert len(set(suite_ids())) == len(SUITES)
     for suite in SUITES:
-        for method in suite.methods:
-            check_method(method)
+        for method in (*suite.methods, *suite.if_available):
+            (check_detector if suite.detection else check_method)(method)
         for group in suite.groups:
             assert group.pairs is not None or get_recipe(group.level).id == group.level
-        assert bool(suite.groups) != bool(suite.command)
+        assert bool(suite.groups) != suite.detection
 
 
 def test_published_rows_belong_to_a_group_and_name_their_source() -> None:
@@ -191,6 +194,9 @@ def test_only_gaussian_noise_is_told() -> None:
     told = told_estimate("awgn/25")
     assert told is not None
     assert told.noise_sigma.value == 25
+    blurred = told_estimate("blur/1.6")
+    assert blurred is not None
+    assert (blurred.blur_sigma_px.value, blurred.noise_sigma.value) == (1.6, None)
     assert told_estimate("varying:awgn/25") is None
     assert told_estimate("jpeg/10") is None
 
@@ -208,3 +214,14 @@ def test_cost_of_what_computes_nothing() -> None:
     assert cost_of("biharmonic").parameters is None
     assert method_identity(INPUT) == method_identity(INPUT)
     assert method_identity("denoise")[2] is not None
+
+
+def test_code_identity_follows_imports() -> None:
+    root = Path(code_identity.__file__).parents[1]
+    method = root / "methods" / "residual_unet.py"
+    reached = {path.relative_to(root).as_posix() for path in code_identity.reached(method)}
+    assert {"methods/residual_unet.py", "blocks.py", "deconvolution.py", "degradations/blur.py"} <= reached
+    assert "registry.py" not in reached
+    assert "training/loop.py" not in reached
+    assert len(code_sha256(method)) == 64
+    assert code_sha256(method) != code_sha256(root / "methods" / "classical_filters.py")

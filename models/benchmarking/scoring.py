@@ -15,12 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from models.benchmarking.protocols import LARGEST_PSNR_DB, Protocol
-from models.metrics.fidelity import psnr_db, ssim
+from models.metrics.brisque import (
+    BRISQUE_MODEL_VARIABLE,
+    BRISQUE_RANGE_VARIABLE,
+    BrisqueModel,
+    brisque,
+    load_brisque_model,
+)
+from models.metrics.change import colour_shift, detail_retention
+from models.metrics.fidelity import ms_ssim, psnr_db, ssim
 from models.metrics.naturalness import NIQE_VARIABLE, NiqeModel, load_niqe_model, niqe
 from models.metrics.perceptual import BACKBONE_VARIABLE, HEADS_VARIABLE, Lpips, load_lpips, lpips
 from models.metrics.planes import comparable
 
-_NIQE_BLOCK, _LPIPS_SIDE = 96, 64
+_NIQE_BLOCK, _LPIPS_SIDE, _MS_SSIM_SIDE, _BRISQUE_SIDE = 96, 64, 176, 16
 Pixels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
@@ -39,14 +47,14 @@ class Result:
 class Metric:
     """One number about a result. `measure` returns None where it does not apply or its model is not there.
 
-    version: raise it whenever the same pixels give another number; cells measured before are then measured again.
+    higher_is_better None: best is 1. version: raise it whenever the same pixels give another number; cells measured before are then measured again.
     files: environment variables that name the files of its model, which count as well.
     """
 
     id: str
     title: str
     decimals: int
-    higher_is_better: bool
+    higher_is_better: bool | None
     measure: Callable[[Result], float | None]
     version: str = "1"
     files: tuple[str, ...] = ()
@@ -102,6 +110,30 @@ def _ssim(result: Result) -> float | None:
     )
 
 
+def _ms_ssim(result: Result) -> float | None:
+    protocol = result.protocol
+    if protocol.region == "hole" or min(result.restored.shape[:2]) - 2 * protocol.border < _MS_SSIM_SIDE:
+        return None
+    return ms_ssim(result.restored, result.reference, channel=protocol.channel, border=protocol.border)
+
+
+def _colour_shift(result: Result) -> float | None:
+    return None if result.reference.ndim == 2 else colour_shift(result.restored, result.reference)
+
+
+def _detail(result: Result) -> float | None:
+    """Gradient energy of the result over that of the reference: below 1 = too smooth, above 1 = noise or ringing."""
+    return detail_retention(result.restored, result.reference)
+
+
+def _brisque(result: Result) -> float | None:
+    border = result.protocol.border
+    if min(result.restored.shape[:2]) - 2 * border < _BRISQUE_SIDE:
+        return None
+    channel: Literal["grey", "y"] = "y" if result.protocol.channel == "y" else "grey"
+    return brisque(np.clip(result.restored, 0, 1), model=_brisque_model(), channel=channel, border=border)
+
+
 def _niqe(result: Result) -> float | None:
     border = result.protocol.border
     blocks = [(side - 2 * border) // _NIQE_BLOCK for side in result.restored.shape[:2]]
@@ -124,6 +156,11 @@ def _niqe_model() -> NiqeModel | None:
 
 
 @lru_cache(maxsize=1)
+def _brisque_model() -> BrisqueModel | None:
+    return load_brisque_model()
+
+
+@lru_cache(maxsize=1)
 def _lpips_model() -> Lpips | None:
     return load_lpips()
 
@@ -137,6 +174,17 @@ METRICS: tuple[Metric, ...] = (
         decimals=2,
         higher_is_better=True,
         measure=_psnr_unclipped,
+    ),
+    Metric(id="ms_ssim", title="MS-SSIM", decimals=4, higher_is_better=True, measure=_ms_ssim),
+    Metric(id="colour_shift", title="CIEDE2000", decimals=2, higher_is_better=False, measure=_colour_shift),
+    Metric(id="detail", title="detail kept", decimals=2, higher_is_better=None, measure=_detail),
+    Metric(
+        id="brisque",
+        title="BRISQUE",
+        decimals=1,
+        higher_is_better=False,
+        measure=_brisque,
+        files=(BRISQUE_MODEL_VARIABLE, BRISQUE_RANGE_VARIABLE),
     ),
     Metric(id="niqe", title="NIQE", decimals=2, higher_is_better=False, measure=_niqe, files=(NIQE_VARIABLE,)),
     Metric(

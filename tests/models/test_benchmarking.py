@@ -118,9 +118,12 @@ def test_noise_of_sigma_25_is_20_17_db_unless_clipped() -> None:
 def test_metrics_without_their_models_are_null(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LACUNA_NIQE_MODEL", raising=False)
     monkeypatch.delenv("LACUNA_LPIPS_HEADS", raising=False)
+    monkeypatch.delenv("LACUNA_BRISQUE_MODEL", raising=False)
+    monkeypatch.delenv("LACUNA_BRISQUE_RANGE", raising=False)
     picture = np.random.default_rng(0).random((224, 224, 3), np.float32)
     numbers = score(_result(picture, picture))
-    assert (numbers["niqe"], numbers["lpips"]) == (None, None)
+    assert (numbers["niqe"], numbers["lpips"], numbers["brisque"]) == (None, None, None)
+    assert (numbers["ms_ssim"], numbers["colour_shift"], numbers["detail"]) == (1.0, 0.0, 1.0)
     assert {name for name, *_ in metrics_identity()} == {metric.id for metric in METRICS}
 
 
@@ -225,3 +228,12 @@ def test_code_identity_follows_imports() -> None:
     assert "training/loop.py" not in reached
     assert len(code_sha256(method)) == 64
     assert code_sha256(method) != code_sha256(root / "methods" / "classical_filters.py")
+
+
+def test_metrics_that_do_not_apply_are_null() -> None:
+    small = np.random.default_rng(0).random((100, 100), np.float32)
+    numbers = score(_result(small, small, channel="grey"))
+    assert (numbers["ms_ssim"], numbers["colour_shift"]) == (None, None)
+    smooth = np.full_like(small, 0.5)
+    smoothed = score(_result(0.5 * small + 0.5 * smooth, small, channel="grey"))
+    assert smoothed["detail"] == pytest.approx(0.25, abs=1e-3)  # half the gradients, a quarter of their energy

@@ -47,8 +47,8 @@ class Result:
 class Metric:
     """One number about a result. `measure` returns None where it does not apply or its model is not there.
 
-    higher_is_better None: best is 1. version: raise it whenever the same pixels give another number; cells measured before are then measured again.
-    files: environment variables that name the files of its model, which count as well.
+    higher_is_better None: best is 1. version: raise it whenever the same pixels give another number; cells measured
+    before are then measured again. files: environment variables that name the files of its model, which count as well.
     """
 
     id: str

@@ -103,9 +103,15 @@ class ResidualUpscaler(ResidualUNet):
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.tail(self.trunk(self.head(x)))
-        # Only the antialiased form has a = -0.5; when enlarging there is nothing to smooth.
-        plain = interpolate(x, scale_factor=self.scale, mode="bicubic", antialias=True)
-        return plain + pixel_shuffle(change, self.scale)
+        return enlarge(x, scale=self.scale) + pixel_shuffle(change, self.scale)
+
+
+def enlarge(images: Tensor, *, scale: int) -> Tensor:
+    """Enlarge (B, C, H, W) a whole number of times by the bicubic of Keys (a = -0.5); a scale of 1 changes nothing."""
+    if scale == 1:
+        return images
+    # Only the antialiased form has a = -0.5; when enlarging there is nothing to smooth.
+    return interpolate(images, scale_factor=scale, mode="bicubic", antialias=True)
 
 
 def pull_push(image: Tensor, mask: Tensor, *, levels: int = 7) -> Tensor:

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from models.types import DegradationEstimate
 
-Purpose = Literal["denoise", "deblock", "deblur", "fill", "colour"]
+Purpose = Literal["denoise", "deblock", "deblur", "fill", "colour", "upscale"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodCard:
     """What a method is for, where it comes from, and what running it takes.
 
+    `scale`: how many times larger the result is, in width and in height; only "upscale" may change the size.
     `size_multiple`: height and width the network accepts are multiples of this. `context_px`: how far away a pixel can
     noticeably influence a result; tiles overlap by twice this. `gmac_per_megapixel` None = not a network.
     `weights` names a card in models/weights, None = nothing learned. `opt_in`: never chosen unless the user asks.

@@ -1,7 +1,8 @@
 """Running any method on any pictures: tiles, batches across pictures, precision, device, memory back-off, masks.
 
 Written once for all methods. Pictures come and go as integer arrays (H, W) or (H, W, 3), uint8 or uint16; a result has
-the shape and dtype of its picture, and outside the mask of a hole filler its exact values.
+the shape of its picture (height and width times the method's scale), its dtype, and outside the mask of a hole filler
+its exact values.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from models.blocks import enlarge
 from models.device import keep_freed_memory, resolve_device, resolve_precision
-from models.method import Context, Method, check_image, check_mask, to_planes
+from models.method import Context, Method, MethodCard, check_image, check_mask, to_planes
 from models.published.catalogue import card_of, tensors_of
 from models.registry import get_method
 from models.tiling import StripBlender, Tile, TileGrid, cut, tile_grid
@@ -97,6 +99,7 @@ class Runner:
     ) -> list[npt.NDArray[Any]]:
         """Restore every picture with one method; a strength of 0 returns the picture's own values.
 
+        An upscaler's strength goes from plain bicubic enlargement (0) to its own result (1); the size is its scale's.
         Raises ImageContractError for a picture or mask that breaks the contract, UnknownMethodError for the method,
         WeightsError when its weights are missing or altered.
         """
@@ -120,7 +123,7 @@ class Runner:
                 tile //= 2
                 self._free()
                 continue
-            return [job.blender.result if job.strength > 0.0 else np.array(job.image) for job in jobs]
+            return [job.blender.result if job.strength > 0.0 else _plain(job, card=method.card) for job in jobs]
 
     def restore_planes(
         self,
@@ -133,39 +136,41 @@ class Runner:
     ) -> Tensor:
         """Restore one whole float picture (3, H, W) without tiles, clipping or rounding, as published protocols do.
 
-        `mask` is (1, H, W) in {0, 1}, 1 = missing; outside of it the result equals the input.
+        The result is (3, H·scale, W·scale). `mask` is (1, H, W) in {0, 1}, 1 = missing; outside of it the result
+        equals the input.
         """
         method = get_method(method_id)
-        multiple, (height, width) = method.card.size_multiple, planes.shape[1:]
+        multiple, scale, (height, width) = method.card.size_multiple, method.card.scale, planes.shape[1:]
         padding = (0, -width % multiple, 0, -height % multiple)
         image = pad(planes[None], padding, mode="reflect")
         holes = None if mask is None else pad(mask[None], padding, mode="reflect")
         context = Context(estimate=estimate)
         restored = self._forward(method, self.network(method), image, mask=holes, contexts=[context], seed=seed)[
-            0, :, :height, :width
+            0, :, : height * scale, : width * scale
         ]
         return restored if mask is None else torch.where(mask > 0, restored, planes)
 
     def _run(self, method: Method, jobs: Sequence[_Job], *, seed: int) -> None:
-        network = self.network(method)
-        for batch in self._batches(jobs):
+        network, scale = self.network(method), method.card.scale
+        for batch in self._batches(jobs, scale=scale):
             planes = torch.stack([to_planes(cut(job.image, tile, grid=job.grid)) for job, tile in batch])
             holes = _stack_masks(batch) if method.card.needs_mask else None
             restored = self._forward(
                 method, network, planes, mask=holes, contexts=[job.context for job, _ in batch], seed=seed
             )
             for (job, tile), before, after in zip(batch, planes, restored, strict=True):
-                blended = before + job.strength * (after - before) if job.strength < 1.0 else after
-                if job.image.ndim == 2:
-                    blended = blended.mean(0, keepdim=True)
-                job.blender.add(tile, blended.permute(1, 2, 0).numpy())
+                blended = after
+                if job.strength < 1.0:
+                    plain = enlarge(before[None], scale=scale)[0]
+                    blended = plain + job.strength * (after - plain)
+                job.blender.add(tile.enlarged(scale), _as_columns(blended, image=job.image))
 
-    def _batches(self, jobs: Sequence[_Job]) -> Iterator[list[tuple[_Job, Tile]]]:
+    def _batches(self, jobs: Sequence[_Job], *, scale: int) -> Iterator[list[tuple[_Job, Tile]]]:
         """Group tiles of one shape, whichever picture they come from; a picture's own tiles stay in order."""
         pending: dict[tuple[int, int], list[tuple[_Job, Tile]]] = {}
         for job in jobs:
             shape = (job.grid.tile_height, job.grid.tile_width)
-            largest = max(1, self.batch_pixels // (shape[0] * shape[1]))
+            largest = max(1, self.batch_pixels // (shape[0] * shape[1] * scale**2))
             waiting = pending.setdefault(shape, [])
             for tile in job.grid.tiles():
                 if job.mask is not None and not job.mask[_window(tile)].any():
@@ -173,7 +178,8 @@ class Runner:
                     if waiting:
                         yield list(waiting)
                         waiting.clear()
-                    job.blender.add(tile, _as_columns(job, tile))
+                    kept = to_planes(np.asarray(job.image[_window(tile)]))
+                    job.blender.add(tile, _as_columns(kept, image=job.image))
                     continue
                 waiting.append((job, tile))
                 if len(waiting) >= largest:
@@ -262,7 +268,7 @@ def _job(
         strength=strength,
         context=Context(estimate=estimate, statistics=method.statistics(image)),
         grid=grid,
-        blender=StripBlender(image, grid=grid, mask=used),
+        blender=StripBlender(image, grid=grid.enlarged(card.scale), mask=used),
     )
 
 
@@ -279,7 +285,18 @@ def _stack_masks(batch: Sequence[tuple[_Job, Tile]]) -> Tensor:
     return torch.stack(holes)
 
 
-def _as_columns(job: _Job, tile: Tile) -> npt.NDArray[np.float32]:
-    planes = to_planes(np.asarray(job.image[_window(tile)]))
-    kept = planes[:1] if job.image.ndim == 2 else planes
+def _as_columns(planes: Tensor, *, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return (3, H, W) planes as (H, W, channels of the picture)."""
+    kept = planes.mean(0, keepdim=True) if image.ndim == 2 else planes
     return kept.permute(1, 2, 0).numpy()
+
+
+def _plain(job: _Job, *, card: MethodCard) -> npt.NDArray[Any]:
+    """Return what a strength of 0 makes of a picture: its own values, or its bicubic enlargement."""
+    if card.scale == 1:
+        return np.array(job.image)
+    for tile in job.grid.tiles():
+        planes = to_planes(cut(job.image, tile, grid=job.grid))
+        plain = enlarge(planes[None], scale=card.scale)[0]
+        job.blender.add(tile.enlarged(card.scale), _as_columns(plain, image=job.image))
+    return job.blender.result

@@ -26,6 +26,10 @@ class Tile:
     rows: int
     columns: int
 
+    def enlarged(self, scale: int) -> Tile:
+        """Return the same window on the picture enlarged `scale` times."""
+        return Tile(*(scale * length for length in (self.top, self.left, self.rows, self.columns)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileGrid:
@@ -45,6 +49,18 @@ class TileGrid:
             for left in self.lefts:
                 rows = min(self.tile_height, self.height - top)
                 yield Tile(top, left, rows, min(self.tile_width, self.width - left))
+
+    def enlarged(self, scale: int) -> TileGrid:
+        """Return the same cut of the picture enlarged `scale` times."""
+        return TileGrid(
+            height=scale * self.height,
+            width=scale * self.width,
+            tile_height=scale * self.tile_height,
+            tile_width=scale * self.tile_width,
+            tops=tuple(scale * top for top in self.tops),
+            lefts=tuple(scale * left for left in self.lefts),
+            overlap=scale * self.overlap,
+        )
 
 
 def tile_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int) -> TileGrid:
@@ -84,8 +100,8 @@ def cut(image: npt.NDArray[Any], tile: Tile, *, grid: TileGrid) -> npt.NDArray[A
 class StripBlender:
     """Collects float results of tiles in order and writes finished rows into an integer picture.
 
-    Only one strip, a tile high and the picture wide, is held in float. `original` gives dtype, shape and, where
-    `mask` (True = may change) is given, the exact values of all other pixels.
+    Only one strip, a tile high and the picture wide, is held in float. `grid` gives the result's size, `original` its
+    dtype, channels and, where `mask` (True = may change) is given, the exact values of all other pixels.
     """
 
     def __init__(
@@ -97,7 +113,7 @@ class StripBlender:
         self._weights = np.zeros((grid.tile_height, grid.width, 1), np.float32)
         self._strip_top = 0
         self._remaining = len(grid.tops) * len(grid.lefts)
-        self.result: npt.NDArray[Any] = np.empty(original.shape, original.dtype)
+        self.result: npt.NDArray[Any] = np.empty((grid.height, grid.width, *original.shape[2:]), original.dtype)
 
     def add(self, tile: Tile, values: npt.NDArray[np.float32]) -> None:
         """Blend in one tile's (rows, columns, channels) result in [0, 1]; tiles must come in the grid's order."""

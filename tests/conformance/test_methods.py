@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.method import ImageContractError, Method
+from models.blocks import enlarge
+from models.method import ImageContractError, Method, largest_value, to_planes
 from models.published.catalogue import card_of
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner, RunSettings
@@ -53,13 +54,27 @@ def masks_for(method: Method, *images: npt.NDArray[np.generic]) -> list[npt.NDAr
     return [hole(*image.shape[:2]) if method.card.needs_mask else None for image in images]
 
 
+def result_shape(method: Method, image: npt.NDArray[np.generic]) -> tuple[int, ...]:
+    """The picture's own shape, height and width times the method's scale."""
+    return (image.shape[0] * method.card.scale, image.shape[1] * method.card.scale, *image.shape[2:])
+
+
+def plain(method: Method, image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """What a method starts from: the picture itself, or its bicubic enlargement."""
+    if method.card.scale == 1:
+        return image
+    planes = enlarge(to_planes(image)[None], scale=method.card.scale)[0]
+    values = planes[0] if image.ndim == 2 else planes.permute(1, 2, 0)
+    return np.rint(values.clamp(0, 1).numpy() * largest_value(image.dtype)).astype(image.dtype)
+
+
 @EVERY
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("colour", [True, False])
 def test_keeps_shape_and_dtype(method: Method, runner: Runner, bits: int, colour: bool) -> None:
     image = picture(50, 70, colour=colour, bits=bits)
     (result,) = runner.apply(method.card.id, [image], masks=masks_for(method, image))
-    assert result.shape == image.shape
+    assert result.shape == result_shape(method, image)
     assert result.dtype == image.dtype
 
 
@@ -73,10 +88,13 @@ def test_pictures_of_different_sizes_in_one_call_equal_one_by_one(method: Method
 
 
 @EVERY
-def test_strength_zero_returns_the_input_bit_for_bit(method: Method, runner: Runner) -> None:
+def test_strength_zero_returns_the_input_bit_for_bit_or_plainly_enlarged(method: Method, runner: Runner) -> None:
     image = picture(40, 40, bits=16)
     (result,) = runner.apply(method.card.id, [image], masks=masks_for(method, image), strengths=[0.0])
-    assert np.array_equal(result, image)
+    if method.card.scale == 1:
+        assert np.array_equal(result, image)
+    else:
+        assert np.abs(result.astype(int) - plain(method, image)).max() <= 1
 
 
 @EVERY
@@ -84,7 +102,7 @@ def test_half_strength_lies_between(method: Method, runner: Runner) -> None:
     image = picture(40, 40)
     (half,) = runner.apply(method.card.id, [image], masks=masks_for(method, image), strengths=[0.5])
     (full,) = runner.apply(method.card.id, [image], masks=masks_for(method, image))
-    middle = (image.astype(float) + full) / 2
+    middle = (plain(method, image).astype(float) + full) / 2
     inside = (full > 0) & (full < 255)
     assert np.abs(half - middle)[inside].max() <= 1.0
 
@@ -115,7 +133,7 @@ def test_tiny_and_thin_pictures(method: Method, runner: Runner, size: tuple[int,
     mask = np.zeros(size, bool)
     mask[0, 0] = True
     (result,) = runner.apply(method.card.id, [image], masks=[mask if method.card.needs_mask else None])
-    assert result.shape == image.shape
+    assert result.shape == result_shape(method, image)
 
 
 @EVERY
@@ -152,6 +170,8 @@ def test_card_is_complete_and_true(method: Method) -> None:
     assert card.title
     assert card.paper
     assert card.licence
+    assert (card.scale > 1) == (card.purpose == "upscale")
+    assert card.scale == 1 or (card.opt_in and not card.needs_mask)
     if card.weights is None:
         assert card.gmac_per_megapixel is None
         return

@@ -17,10 +17,15 @@ def submit_bounded(
     if limit < 1:
         raise ValueError(f"limit: got {limit}, expected at least 1")
     flying: dict[PrefectFuture[Any], ItemT] = {}
-    for item in items:
+    waiting = iter(items)
+    while True:
         if len(flying) >= limit:
             ended = next(as_completed(list(flying)))
             yield flying.pop(ended), ended
+        try:
+            item = next(waiting)  # only now: whoever gives the items may decide late that there are no more
+        except StopIteration:
+            break
         flying[submit(item)] = item
     for ended in as_completed(list(flying)):
         yield flying[ended], ended

@@ -12,10 +12,11 @@ import typer
 
 from flows.commands.benchmark import benchmark_app
 
-EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE = 0, 1, 2
+EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
 _EXIT_CODES = (
     "Exit codes: 0 = all fine (pictures left untouched or marked for review are fine); 1 = some images failed or were "
-    "quarantined, the others are done; 2 = wrong usage, or nothing could be done."
+    "quarantined, the others are done; 2 = wrong usage, or nothing could be done; 3 = all fine, but the time was over: "
+    "the next run goes on."
 )
 
 app = typer.Typer(
@@ -52,6 +53,9 @@ StrengthOption = Annotated[
     typer.Option("--strength", metavar="METHOD=0..1", help="Strength of a method, 0 = never use it; may be repeated."),
 ]
 FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", metavar="HH:MM", help="Begin nothing more after this time; run again to go on.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines instead of tables.")]
 
 
@@ -74,6 +78,10 @@ def restore(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Units of work in progress at once.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")] = 0,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Whether to write the HTML report.")] = True,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Only what is new or changed since the catalogue at DEST; see docs.")
+    ] = False,
+    until: UntilOption = None,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
@@ -93,6 +101,8 @@ def restore(
         workers=workers,
         reference=None if reference is None else _absolute(reference),
         write_report=report,
+        incremental=incremental,
+        stop_at=until,
     )
     with _friendly_errors(verbose=verbose):
         raise typer.Exit(restoring.run(source, destination, options=options, as_json=as_json, verbose=verbose))

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import json
 from datetime import UTC, datetime
-from typing import Any
 
-from flows.bounded import submit_bounded
 from flows.home import lacuna_home
 from flows.run_identity import code_version, collection_name, run_identity
 from flows.run_summary import RunSummary
-from models.types import from_json, to_json
+from flows.run_work import Work
+from models.types import to_json
 from storage.catalogue import retire_shards
 from storage.locations import Location
 from storage.outputs import check_destination
+from storage.run_records import record_outcome
 from storage.shards import Shard
 from tasks.device import identify
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.reference import reference_fingerprint
 from tasks.report import render_run
-from tasks.sources import close_source
-from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 
 _NO_SHARD = Shard(shard_id="none", members=())
 
@@ -35,7 +33,9 @@ def prepare_run(source: str, destination: str, *, options: RestoreOptions) -> Sh
     source, target = Location(source).uri, Location(destination)
     identities = identify(options, code_version=code_version())
     run_id = run_identity(source, target.uri, options=options, identities=identities)
-    previews = target.join("report", "previews").local_path if target.is_local else lacuna_home() / "previews" / run_id
+    # Of all runs into one destination together: the report of an incremental run shows what earlier ones restored.
+    elsewhere = lacuna_home() / "previews" / hashlib.sha256(target.uri.encode()).hexdigest()[:16]
+    previews = target.join("report", "previews").local_path if target.is_local else elsewhere
     return ShardJob(
         run_id=run_id,
         collection=collection_name(source, options),
@@ -51,45 +51,52 @@ def prepare_run(source: str, destination: str, *, options: RestoreOptions) -> Sh
     )
 
 
-def hashed_jobs(run: ShardJob) -> list[ShardJob]:
-    """Return one job per shard of the source, each with the sha256 of what it holds.
+def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: datetime) -> str | None:
+    """Retire the rows of shards that the source no longer has, write the report and record what became of the run.
 
-    Raises IngestError when the source is missing, empty or unusable.
+    Returns the report's URI if there is one.
     """
-    options = run.options
-    found: Any = survey_source(source=run.source, options=to_json(options))
-    limits = to_json(options.limits)
-
-    def submit(shard: Any) -> Any:
-        return fingerprint_shard.submit(source=run.source, shard=shard, limits=limits)
-
-    hashed = {
-        shard["shard_id"]: from_json(Shard, future.result())
-        for shard, future in submit_bounded(submit, found, limit=2 * options.workers)
-    }
-    shards = [hashed[shard["shard_id"]] for shard in found]
-    return [
-        replace(run, shard=shard, duplicates=twins) for shard, twins in zip(shards, duplicates_of(shards), strict=True)
-    ]
+    whole = work.increment is None and not summary.remaining
+    if whole:
+        keep = {job.shard.shard_id for job in work.jobs}
+        retire_shards(run.catalogue_root, run_id=run.run_id, collection=run.collection, keep=keep)
+    report = _report(run, work, summary=summary)
+    outcome = {name: value for name, value in to_json(summary).items() if name not in ("failures", "broken_shards")}
+    outcome |= {"started_at": _iso(started_at), "finished_at": _iso(datetime.now(UTC)), "report_uri": report}
+    outcome |= {"code_version": run.identities.code_version, "broken_shards": len(summary.broken_shards)}
+    outcome["kind"] = "retry" if run.options.retry is not None else "incremental" if work.increment else "whole"
+    counts = [summary.restored, summary.untouched, summary.review, summary.quarantined, summary.failed]
+    identity = json.dumps([[job.shard.content_sha256 for job in work.jobs], counts, summary.remaining, outcome["kind"]])
+    record_outcome(run.catalogue_root, collection=run.collection, run_id=run.run_id, outcome=outcome, identity=identity)
+    return report
 
 
-def finish_run(run: ShardJob, jobs: Sequence[ShardJob], *, summary: RunSummary) -> str | None:
-    """Retire the rows of shards that the source no longer has, write the report, and return its URI if there is one."""
-    close_source(run.source, limits=run.options.limits)
-    keep = {job.shard.shard_id for job in jobs}
-    retire_shards(run.catalogue_root, run_id=run.run_id, collection=run.collection, keep=keep)
-    if run.previews is None or summary.images == 0 or len(summary.broken_shards) == len(jobs):
+def _report(run: ShardJob, work: Work, *, summary: RunSummary) -> str | None:
+    nothing_to_show = work.increment is None and (summary.images == 0 or len(summary.broken_shards) == len(work.jobs))
+    if run.previews is None or nothing_to_show:
         return None
     facts = {
         "run_id": run.run_id,
         "title": run.collection,
         "source": run.source,
         "destination": run.destination,
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished_at": _iso(datetime.now(UTC)),
         "seconds": summary.seconds,
         "code_version": run.identities.code_version,
         "device": run.identities.device,
         "precision": run.identities.precision,
         "weights": {name: sha256 for name, sha256 in run.identities.methods if sha256 is not None},
     }
-    return render_run(destination=run.destination, run_id=run.run_id, previews=run.previews, summary=facts)
+    if work.increment is not None:
+        facts |= {name: getattr(summary, name) for name in ("new", "changed", "unchanged", "source_missing")}
+    return render_run(
+        destination=run.destination,
+        run_id=run.run_id,
+        collection=None if work.increment is None else run.collection,
+        previews=run.previews,
+        summary=facts,
+    )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

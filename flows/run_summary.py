@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from flows.run_work import Work
+from tasks.increment import Increment
 from tasks.jobs import ShardJob, ShardSummary
 
 
@@ -13,7 +15,10 @@ class RunSummary:
     """Images by status, how long it took, and where everything lies.
 
     failures: (path, kind, text) of quarantined and failed images. broken_shards: (shard id, error) of shards that ended
-    without rows, after every retry; their images count as failed, and running again takes them up.
+    without rows, after every retry; their images count as failed, and running again takes them up. Of an incremental
+    run, images counts those it took up: new ones and changed ones; unchanged, source_missing: pictures it left as they
+    are, and those of them it newly found gone from the source. remaining: images left when the time was over.
+    nothing_to_do: says so where that is all there is to say.
     """
 
     run_id: str
@@ -34,13 +39,20 @@ class RunSummary:
     report_uri: str | None = None
     failures: tuple[tuple[str, str, str], ...] = ()
     broken_shards: tuple[tuple[str, str], ...] = ()
+    incremental: bool = False
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    source_missing: int = 0
+    remaining: int = 0
+    nothing_to_do: str | None = None
 
     def markdown(self) -> str:
         """Return the summary as a Markdown table."""
         shown = [
             (field.name.replace("_", " "), getattr(self, field.name))
             for field in fields(self)
-            if field.name not in ("failures", "broken_shards")
+            if field.name not in ("failures", "broken_shards", "nothing_to_do")
         ]
         lines = [f"| {name} | {f'{value:.2f}' if isinstance(value, float) else value} |" for name, value in shown]
         return "\n".join(["| | |", "|---|---|", *lines])
@@ -58,16 +70,23 @@ class BrokenShardsError(RuntimeError):
 
 
 def summarize_run(
-    job: ShardJob, done: Sequence[ShardSummary], *, broken: Sequence[tuple[ShardJob, str]], seconds: float
+    run: ShardJob,
+    work: Work,
+    done: Sequence[ShardSummary],
+    *,
+    broken: Sequence[tuple[ShardJob, str]],
+    seconds: float,
 ) -> RunSummary:
-    """Add up the shards of a run; `job` is any of its jobs."""
+    """Add up the shards of a run."""
     lost = sum(len(item.shard.members) for item, _ in broken)
     images = sum(item.images for item in done) + lost
+    ended = {item.shard_id for item in done} | {item.shard.shard_id for item, _ in broken}
+    found = work.increment
     return RunSummary(
-        run_id=job.run_id,
-        collection=job.collection,
-        source=job.source,
-        destination=job.destination,
+        run_id=run.run_id,
+        collection=run.collection,
+        source=run.source,
+        destination=run.destination,
         images=images,
         restored=sum(item.restored for item in done),
         untouched=sum(item.untouched for item in done),
@@ -76,9 +95,21 @@ def summarize_run(
         failed=sum(item.failed for item in done) + lost,
         seconds=seconds,
         images_per_second=images / seconds if seconds > 0 else 0.0,
-        device=job.identities.device,
-        precision=job.identities.precision,
-        catalogue_uri=job.catalogue_root.uri,
+        device=run.identities.device,
+        precision=run.identities.precision,
+        catalogue_uri=run.catalogue_root.uri,
         failures=tuple(sorted(failure for item in done for failure in item.failures)),
         broken_shards=tuple((item.shard.shard_id, error) for item, error in broken),
+        incremental=found is not None,
+        new=0 if found is None else found.new,
+        changed=0 if found is None else found.changed,
+        unchanged=0 if found is None else found.unchanged,
+        source_missing=0 if found is None else found.missing,
+        remaining=sum(len(job.shard.members) for job in work.jobs if job.shard.shard_id not in ended),
+        nothing_to_do=_nothing_to_do(found) if found is not None and found.nothing else None,
     )
+
+
+def _nothing_to_do(found: Increment) -> str:
+    failed = f"; {found.unsuccessful} failed or were quarantined earlier: `lacuna retry`" if found.unsuccessful else ""
+    return f"nothing new: all {found.unchanged} images are as they were restored{failed}"

@@ -39,12 +39,14 @@ ResultT = TypeVar("ResultT")
 class SourceMember:
     """One picture file of a source, by its path in it with forward slashes.
 
-    `size` in bytes once unpacked. `error_kind` and `error_text` are set when it must not or cannot be read.
+    `size` in bytes once unpacked. `etag`: what a store says identifies the content, of the member's own object or of
+    the archive it lies in, else None. `error_kind` and `error_text` are set when it must not or cannot be read.
     """
 
     relative_path: str
     source_uri: str
     size: int
+    etag: str | None = None
     error_kind: str | None = None
     error_text: str | None = None
 
@@ -136,14 +138,14 @@ class Source(ABC):
     @abstractmethod
     def _blocks(self, member: SourceMember) -> Iterator[bytes]: ...
 
-    def _judge(self, path: str, *, uri: str, size: int) -> SourceMember | None:
+    def _judge(self, path: str, *, uri: str, size: int, etag: str | None = None) -> SourceMember | None:
         """Return the member for a file called `path`, or None, counted, when it is no picture."""
         path = path.removeprefix("./")
         suffix = PurePosixPath(path.replace("\\", "/")).suffix.lower()
         if _ignored(path) or suffix not in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES:
             self.skipped_count += 1
             return None
-        member = SourceMember(relative_path=path, source_uri=uri, size=size)
+        member = SourceMember(relative_path=path, source_uri=uri, size=size, etag=etag)
         if printable(path) != path:
             text = f"The name {printable(path)} is not valid Unicode; rename it to process it."
             member = replace(member, relative_path=printable(path), source_uri=printable(uri))
@@ -232,7 +234,7 @@ class RemoteDirectorySource(Source):
     def _scan(self) -> Iterator[SourceMember]:
         for count, entry in enumerate(self.location.entries(), start=1):
             self._check_member_count(count)
-            member = self._judge(entry.path, uri=f"{self.uri}/{entry.path}", size=entry.size)
+            member = self._judge(entry.path, uri=f"{self.uri}/{entry.path}", size=entry.size, etag=entry.etag)
             if member is not None:
                 yield member
 

@@ -2,7 +2,7 @@
 
 <root>/<table>/run_id=…/collection=…/<shard_id>-<content sha256, 16 digits>.parquet. The images file is created last
 and is the commit: steps and metrics files without it do not count. Files of an older content of a shard move to
-superseded/.
+superseded/. `storage.catalogue_state` says what is current in it and amends it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import re
 import tempfile
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ import pyarrow.parquet as pq
 
 from storage.catalogue_schema import IMAGES, METRICS, PARTITIONS, SCHEMA_VERSION, STEPS, TABLES
 from storage.errors import CatalogueError
-from storage.locations import Location
+from storage.locations import Entry, Location
 
 __all__ = ["IMAGES", "METRICS", "SCHEMA_VERSION", "STEPS", "commit_shard", "connect", "export_csv", "query"]
-__all__ += ["is_committed", "partition_value", "retire_shards"]
+__all__ += ["ShardKey", "committed_shards", "contents", "is_committed", "partition_value", "retire_shard"]
+__all__ += ["retire_shards"]
 
 Rows = Sequence[Mapping[str, Any]]
+ShardKey = tuple[str, str, str]
+"""(run id, collection, shard id)."""
 _READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _PARTITION_VALUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _FILE = re.compile(r"run_id=([^/]+)/collection=([^/]+)/([^/]+)-([0-9a-f]{1,16})\.parquet$")
@@ -54,7 +57,8 @@ def commit_shard(
 ) -> bool:
     """Commit the rows of one shard and return True; False when this content of the shard is committed already.
 
-    Rows are mappings by column name; shard_id and shard_content_sha256 are filled in, missing columns become null.
+    Rows are mappings by column name; shard_id and shard_content_sha256 are filled in where not given, missing columns
+    become null.
     Raises CatalogueError for unknown columns, NaN, or a null where a value is required. Safe to repeat after a crash.
     """
     place = _place(run_id=run_id, collection=collection, shard_id=shard_id, content_sha256=content_sha256)
@@ -62,20 +66,28 @@ def commit_shard(
     encoded = {
         "metrics": _encode("metrics", metrics),
         "steps": _encode("steps", steps),
-        "images": _encode("images", [{**row, **shard} for row in images]),
+        "images": _encode("images", [{**shard, **row} for row in images]),
     }
-    created, stem_now = False, f"{shard_id}-{content_sha256[:16]}"
-    if not root.join("images", place).exists():
+    before = contents(root, (run_id, collection, shard_id))
+    created = False
+    if place not in before:
         for table, data in encoded.items():  # images last
             target = root.join(table, place)
             if table == "images":
                 created = target.create_exclusive(data)
             else:
                 target.write_bytes_atomic(data)
-    _supersede(
-        root, run_id=run_id, collection=collection, retired=lambda shard, stem: shard == shard_id and stem != stem_now
-    )
+    elif place != before[-1]:  # killed before that one moved away, and the content went back since: this is the newest
+        root.join("images", place).write_bytes_atomic(root.join("images", place).read_bytes())
+    # Only what was there before: of two runs that commit at once, neither takes away what the other just wrote.
+    _supersede(root, [other for other in before if other != place], shard=(run_id, collection, shard_id), keep=place)
     return created
+
+
+def contents(root: Location, shard: ShardKey) -> list[str]:
+    """Return the places of the committed files of a shard, the current one last; more than one after a crash only."""
+    found = [(entry.modified, entry.path.removeprefix("images/")) for entry in _files_of(root, "images", shard)]
+    return [place for _, place in sorted(found)]
 
 
 def is_committed(root: Location, *, run_id: str, collection: str, shard_id: str, content_sha256: str) -> bool:
@@ -90,25 +102,44 @@ def retire_shards(root: Location, *, run_id: str, collection: str, keep: Collect
     `keep` holds every shard id of the source as it is now. Needed when files were added or removed between two runs
     under one run id.
     """
-    return _supersede(root, run_id=run_id, collection=collection, retired=lambda shard, _: shard not in keep)
+    gone: dict[str, list[str]] = {}
+    for table in ("images", "steps", "metrics"):
+        for path in root.list(f"{table}/run_id={run_id}/collection={collection}"):
+            match = _FILE.search(path)
+            if match and match.group(3) not in keep:
+                gone.setdefault(match.group(3), []).append(path)
+    for path in (path for paths in gone.values() for path in paths):
+        _move(root, path)
+    return len(gone)
 
 
-def connect(root: Location) -> duckdb.DuckDBPyConnection:
-    """Return a DuckDB connection with the views images, steps and metrics over the committed shards.
+def retire_shard(root: Location, shard: ShardKey) -> None:
+    """Move all files of one shard to superseded/; nothing happens when there is none."""
+    _supersede(root, contents(root, shard), shard=shard, keep=None)
 
-    Raises CatalogueError when there is no catalogue. The caller closes the connection.
+
+def connect(root: Location, *, tables: Collection[str] = tuple(TABLES)) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection with the views images, steps and metrics (or `tables`) over the committed shards.
+
+    Columns that files of an older schema do not have are null. Raises CatalogueError when there is no catalogue. The
+    caller closes the connection.
     """
-    places = _committed(root)
+    places = list(committed_shards(root).values())
     if not places:
         raise CatalogueError(
             f"There is no catalogue at {root}; expected an images folder with Parquet files. Restore something first."
         )
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    folder = root.local_path if root.is_local else _fetched(root, places, reader=connection)
-    for table in TABLES:
+    wanted = [f"{table}/{place}" for table in tables for place in places]
+    folder = root.local_path if root.is_local else _fetched(root, wanted, reader=connection)
+    for table in tables:
         names = ", ".join("'" + str(folder / table / place).replace("'", "''") + "'" for place in places)
         hive = "hive_partitioning = true, hive_types = {'run_id': VARCHAR, 'collection': VARCHAR}, union_by_name = true"
-        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{names}], {hive})")
+        connection.register(f"no_{table}", TABLES[table].empty_table())
+        connection.execute(
+            f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{names}], {hive}) "
+            f"UNION ALL BY NAME SELECT * FROM no_{table}"
+        )
     return connection
 
 
@@ -176,39 +207,52 @@ def _encode(table: str, rows: Rows) -> bytes:
     return sink.getvalue()
 
 
-def _supersede(root: Location, *, run_id: str, collection: str, retired: Callable[[str, str], bool]) -> int:
-    """Move files whose (shard id, file stem) is `retired`, images first, so that no reader sees half a shard."""
-    shards: set[str] = set()
-    for table in ("images", "steps", "metrics"):
-        for path in root.list(f"{table}/run_id={run_id}/collection={collection}"):
-            match = _FILE.search(path)
-            if match and retired(match.group(3), f"{match.group(3)}-{match.group(4)}"):
-                with suppress(FileNotFoundError):  # another worker moved it first
-                    root.join("superseded", path).write_bytes_atomic(root.join(path).read_bytes())
-                    root.join(path).delete()
-                shards.add(match.group(3))
-    return len(shards)
+def _supersede(root: Location, places: Collection[str], *, shard: ShardKey, keep: str | None) -> None:
+    """Move the files at `places` away, images first, so that no reader sees half a shard, then what belongs to none."""
+    for place in places:
+        _move(root, f"images/{place}")
+    for table in ("steps", "metrics"):
+        for entry in _files_of(root, table, shard):
+            place = entry.path.removeprefix(f"{table}/")
+            if place in places or (place != keep and not root.join("images", place).exists()):
+                _move(root, entry.path)
 
 
-def _committed(root: Location) -> list[str]:
-    """Return the places of committed files; of two contents of one shard, left by a crash, only the newer."""
-    newest: dict[tuple[str, str, str], tuple[float, str]] = {}
+def _move(root: Location, path: str) -> None:
+    with suppress(FileNotFoundError):  # another worker moved it first
+        root.join("superseded", path).write_bytes_atomic(root.join(path).read_bytes())
+        root.join(path).delete()
+
+
+def _files_of(root: Location, table: str, shard: ShardKey) -> list[Entry]:
+    run_id, collection, shard_id = shard
+    folder = f"{table}/run_id={run_id}/collection={collection}"
+    found = root.entries(folder, starting=f"{shard_id}-")
+    return [entry for entry in found if (match := _FILE.search(entry.path)) and match.group(3) == shard_id]
+
+
+def committed_shards(root: Location, *, collection: str | None = None) -> dict[ShardKey, str]:
+    """Return {shard: place of its file}, sorted; of two contents of one shard, left by a crash, the newer.
+
+    collection: of this one only.
+    """
+    newest: dict[ShardKey, tuple[float, str]] = {}
     for entry in root.entries("images"):
         match = _FILE.search(entry.path)
-        if match:
+        if match and collection in (None, match.group(2)):
             key = (match.group(1), match.group(2), match.group(3))
             newest[key] = max(newest.get(key, (-1.0, "")), (entry.modified, entry.path.removeprefix("images/")))
-    return sorted(path for _, path in newest.values())
+    return {key: newest[key][1] for key in sorted(newest)}
 
 
-def _fetched(root: Location, places: Sequence[str], *, reader: object) -> Path:
-    """Return a local folder with the files of a remote catalogue, which lives as long as `reader`.
+def _fetched(root: Location, paths: Sequence[str], *, reader: object) -> Path:
+    """Return a local folder with files of a remote catalogue, which lives as long as `reader`.
 
     Each file is fetched whole, many at once: read in place, each would cost some eight requests one after the other.
     """
     folder = tempfile.TemporaryDirectory(prefix="lacuna-catalogue-")
     weakref.finalize(reader, folder.cleanup)
-    root.fetch([f"{table}/{place}" for table in TABLES for place in places], folder.name)
+    root.fetch(paths, folder.name)
     return Path(folder.name)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 PARTITIONS = ("run_id", "collection")
 
 
@@ -36,6 +36,8 @@ _IDENTITY = [
     _field("source_uri", _S, "Where the file lies", nullable=False),
     _field("source_sha256", _S, "sha256 of the source file"),
     _field("source_bytes", _I, "Size of the source file", unit="byte"),
+    _field("source_etag", _S, "What the store said identifies the content: of the file, or of the archive it lies in"),
+    _field("source_state", _S, "present, or source_missing once a later run no longer found the file in its source"),
     _field("page_index", _I, "Page within the file, from 0"),
     _field("page_count", _I, "Pages of the file"),
     _field("duplicate_of", _S, "Path of an earlier file with the same bytes"),

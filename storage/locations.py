@@ -263,23 +263,32 @@ class Location:
         except FileNotFoundError:
             return
 
-    def entries(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield every object below `prefix`, sorted by path; nothing when the folder does not exist."""
+    def etag(self) -> str | None:
+        """Return what the store says identifies the content of the object here; None where it says nothing."""
+        found = None if self.is_local else (self._info() or {}).get("ETag")
+        return str(found).strip('"') if found else None
+
+    def entries(self, prefix: str = "", *, starting: str = "") -> Iterator[Entry]:
+        """Yield every object below `prefix`, sorted by path; nothing when the folder does not exist.
+
+        starting: only those whose name in that folder starts so; a store is asked for no others.
+        """
         base = self.join(prefix) if prefix else self
         root = self.key.rstrip("/")
-        for info in base._found():
+        for info in base._found(starting):
             key = info["name"]
             if info.get("type") == "file" and key.rstrip("/") != root:
                 etag = str(info["ETag"]).strip('"') if info.get("ETag") else None
                 yield Entry(key[len(root) :].lstrip("/"), int(info.get("size") or 0), _modified(info), etag)
 
-    def _found(self) -> Iterator[dict[str, Any]]:
+    def _found(self, starting: str = "") -> Iterator[dict[str, Any]]:
         if self.scheme in _OPTIONS:
-            yield from listed(self.filesystem, self.key, self.uri)
+            yield from listed(self.filesystem, self.key, self.uri, starting=starting)
             return
         with explained(self.uri):
             found = self.filesystem.find(self.key, detail=True) if self.is_local or self.exists() else {}
-        yield from (found[key] for key in sorted(found))
+        begin = f"{self.key.rstrip('/')}/{starting}"
+        yield from (found[key] for key in sorted(found) if not starting or key.startswith(begin))
 
     def list(self, prefix: str = "") -> builtins.list[str]:
         """Return the sorted relative paths of every object below `prefix`."""

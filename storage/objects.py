@@ -47,13 +47,14 @@ class ObjectFile(io.RawIOBase):
         super().close()
 
 
-def listed(filesystem: Any, key: str, uri: str) -> Iterator[dict[str, Any]]:
+def listed(filesystem: Any, key: str, uri: str, *, starting: str = "") -> Iterator[dict[str, Any]]:
     """Yield what the listing says of every object below `key` (bucket/prefix), in the order of their UTF-8 bytes.
 
-    Keeps one page of 1,000 in memory, where s3fs would keep a dictionary for every key. Nothing for a missing bucket.
+    starting: only those whose path below `key` starts so. Keeps one page of 1,000 in memory, where s3fs would keep a
+    dictionary for every key. Nothing for a missing bucket.
     """
     bucket, prefix, _ = filesystem.split_path(key)
-    wanted = {**filesystem.req_kw, "Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}
+    wanted = {**filesystem.req_kw, "Bucket": bucket, "Prefix": (f"{prefix.rstrip('/')}/" if prefix else "") + starting}
     while True:
         try:
             with explained(uri):

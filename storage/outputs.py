@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from storage.locations import Location
 
 RestoredPage = tuple[ImageRecord, npt.NDArray[Any] | None]
 _BLOCK = 1 << 22
+PROBE = ".lacuna-"
 
 
 def check_destination(source: str, destination: Location) -> None:
@@ -43,6 +45,13 @@ def check_destination(source: str, destination: Location) -> None:
             f"The source {origin} lies inside the destination {destination}, where results could overwrite it. "
             "Choose a destination beside the source."
         )
+
+
+def check_writable(destination: str) -> None:
+    """Raise OSError or StorageError when nothing can be written there: by writing an empty object and removing it."""
+    probe = Location(destination).join(f"{PROBE}{os.getpid()}-{time.time_ns()}")
+    probe.write_bytes_atomic(b"")
+    probe.delete()
 
 
 def write_output(

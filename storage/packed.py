@@ -31,6 +31,7 @@ class ZipSource(Source):
     def __init__(self, location: Location, limits: IngestLimits) -> None:
         super().__init__(location.uri, limits)
         self.location = location
+        self._etag = _etag(location)
         self._file = _open(location, block_bytes=_RANDOM_BLOCK)
         try:
             self._zip = zipfile.ZipFile(self._file)
@@ -46,7 +47,8 @@ class ZipSource(Source):
         for info in infos:
             if info.is_dir():
                 continue
-            member = self._judge(info.filename, uri=f"{self.uri}!/{info.filename}", size=info.file_size)
+            uri = f"{self.uri}!/{info.filename}"
+            member = self._judge(info.filename, uri=uri, size=info.file_size, etag=self._etag)
             if member is None:
                 continue
             total += info.file_size
@@ -89,6 +91,7 @@ class TarSource(Source):
     def __init__(self, location: Location, limits: IngestLimits) -> None:
         super().__init__(location.uri, limits)
         self.location = location
+        self._etag = _etag(location)
         self._lock = threading.Lock()
         self._cut_short: str | None = None
         packed = location.name.lower().endswith(("gz", "tgz"))
@@ -141,7 +144,8 @@ class TarSource(Source):
             archive.members = []  # type: ignore[attr-defined] # tarfile keeps every header otherwise
             count += 1
             self._check_member_count(count)
-            member = None if info.isdir() else self._judge(info.name, uri=f"{self.uri}!/{info.name}", size=info.size)
+            uri = f"{self.uri}!/{info.name}"
+            member = None if info.isdir() else self._judge(info.name, uri=uri, size=info.size, etag=self._etag)
             if member is not None:
                 total += info.size
                 self._places[member.relative_path] = (info.offset_data, info.size)
@@ -184,6 +188,14 @@ class TarSource(Source):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _etag(location: Location) -> str | None:
+    """Return the etag of an archive; asked for before it is opened, so that it never is newer than what is read."""
+    try:
+        return location.etag()
+    except PermissionError:
+        return None  # opening it will say so
 
 
 def _open(location: Location, *, block_bytes: int) -> BinaryIO:

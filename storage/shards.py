@@ -8,7 +8,7 @@ on what happens in another.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from storage.archives import Source, SourceMember
@@ -21,13 +21,14 @@ class Shard:
 
     shard_id: 16 hex digits from the path of the member the shard begins with; the same after any edit of contents.
     content_sha256: over path and sha256 of every member; None until `hash_members` has read them.
-    member_sha256s: one per member once hashed, None for a member that cannot be read.
+    member_sha256s, member_errors: one per member once hashed; None for a member that cannot be read, or could be.
     """
 
     shard_id: str
     members: tuple[SourceMember, ...]
     content_sha256: str | None = None
     member_sha256s: tuple[str | None, ...] = ()
+    member_errors: tuple[str | None, ...] = ()
 
     @property
     def size(self) -> int:
@@ -59,23 +60,60 @@ def cut_shards(members: Iterable[SourceMember], *, target_bytes: int, target_cou
     return shards
 
 
+def cut_runs(members: Iterable[SourceMember], *, target_bytes: int, target_count: int) -> list[Shard]:
+    """Return shards of `target_count` members, or of the fewest that come to `target_bytes` bytes, in order of path.
+
+    What a shard holds depends on nothing after it: when whole shards are taken out of the members, the others stay as
+    they are, up to the last. `identified` gives them ids that no other content can have.
+    """
+    if target_bytes < 1 or target_count < 1:
+        raise ValueError(f"target_bytes and target_count must be at least 1, got {target_bytes} and {target_count}.")
+    shards: list[Shard] = []
+    taken: list[SourceMember] = []
+    for member in sorted(members, key=lambda member: member.relative_path):
+        taken.append(member)
+        if len(taken) >= target_count or sum(item.size for item in taken) >= target_bytes:
+            shards.append(_shard(taken, anchor=_digest(taken[0].relative_path)))
+            taken = []
+    return [*shards, _shard(taken, anchor=_digest(taken[0].relative_path))] if taken else shards
+
+
 def hash_members(source: Source, shard: Shard) -> Shard:
     """Return `shard` with the sha256 of every member, read as a stream, and of the whole.
 
     A member known to be bad, or that turns out unreadable, counts by its error, so that mending it changes the hash.
     """
-    total = hashlib.sha256()
     hashes: list[str | None] = []
+    errors: list[str | None] = []
     for member in shard.members:
-        value, mark = None, f"!{member.error_kind}"
-        if member.error_kind is None:
+        value, kind = None, member.error_kind
+        if kind is None:
             try:
-                value = mark = source.sha256(member)
+                value = source.sha256(member)
             except IngestError as error:
-                mark = f"!{error.kind}"
+                kind = error.kind
         hashes.append(value)
+        errors.append(kind)
+    return _hashed(shard, hashes, errors)
+
+
+def identified(shard: Shard, hashed: Mapping[str, tuple[str | None, str | None]]) -> Shard:
+    """Return `shard` with the (sha256, error kind) that is known of every member by its path, and an id by its content.
+
+    Such an id never meets that of a shard with other members or other contents.
+    """
+    pairs = [hashed[member.relative_path] for member in shard.members]
+    found = _hashed(shard, [sha256 for sha256, _ in pairs], [kind for _, kind in pairs])
+    return replace(found, shard_id=(found.content_sha256 or "")[:16])
+
+
+def _hashed(shard: Shard, hashes: Sequence[str | None], errors: Sequence[str | None]) -> Shard:
+    total = hashlib.sha256()
+    for member, sha256, kind in zip(shard.members, hashes, errors, strict=True):
+        mark = f"!{kind}" if sha256 is None else sha256
         total.update(f"{member.relative_path}\0{mark}\n".encode("utf-8", "surrogateescape"))
-    return replace(shard, content_sha256=total.hexdigest(), member_sha256s=tuple(hashes))
+    content = total.hexdigest()
+    return replace(shard, content_sha256=content, member_sha256s=tuple(hashes), member_errors=tuple(errors))
 
 
 def find_duplicates(shards: Sequence[Shard]) -> dict[str, str]:

@@ -6,14 +6,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.types import from_json
+from models.types import QuarantineRecord, from_json
 from storage.catalogue import commit_shard
 from storage.catalogue_rows import image_row, metric_row, quarantine_row, step_row
+from storage.catalogue_state import PRESENT
+from storage.shards import Shard
 from tasks.jobs import Assessed, Detected, Ingested, Measured, Restored, Routed, ShardJob, ShardSummary
 from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
 
@@ -30,7 +33,11 @@ def commit(
 ) -> ShardSummary:
     """Commit the rows of the shard, unless this very outcome is committed already, and return what became of it."""
     version = job.identities.code_version
-    images = [quarantine_row(record, code_version=version) for record in ingested.quarantined]
+    known = known_of_members(job.shard)
+    images = [
+        quarantine_row(_with_sha256(record, known[record.relative_path]["source_sha256"]), code_version=version)
+        for record in ingested.quarantined
+    ]
     steps, metrics = [], []
     columns = zip(ingested.images, detected, assessed, routed, restored, measured, strict=True)
     for record, found, seen, planned, done, numbers in columns:
@@ -46,6 +53,10 @@ def commit(
         images.append(row)
         steps += [step_row(step, relative_path=record.relative_path) for step in done.steps]
         metrics += [metric_row(number, relative_path=record.relative_path) for number in numbers.metrics]
+    for row in images:
+        member = known[row["relative_path"]]
+        same = row.get("source_sha256") == member["source_sha256"]
+        row |= {"source_state": PRESENT, "source_etag": member["source_etag"] if same else None}
     commit_shard(
         job.catalogue_root,
         run_id=job.run_id,
@@ -57,6 +68,20 @@ def commit(
         metrics=metrics,
     )
     return summarize(job, ingested, restored)
+
+
+def known_of_members(shard: Shard) -> dict[str, dict[str, str | None]]:
+    """Return what listing and hashing said of every member, by its path."""
+    hashes = shard.member_sha256s or (None,) * len(shard.members)
+    return {
+        member.relative_path: {"source_sha256": sha256, "source_etag": member.etag}
+        for member, sha256 in zip(shard.members, hashes, strict=True)
+    }
+
+
+def _with_sha256(record: QuarantineRecord, sha256: str | None) -> QuarantineRecord:
+    """Return the record with the hash of its file, by which a later run knows whether it has been mended."""
+    return record if record.source_sha256 is not None else replace(record, source_sha256=sha256)
 
 
 def outcome_sha256(job: ShardJob, restored: Sequence[Restored]) -> str:

@@ -31,7 +31,9 @@ class RestoreOptions:
     collection: name in the catalogue, None = the source's own. allow_colour: whether fading and casts may be
     corrected. strengths: method id to a strength in [0, 1], 0 = never use it. reference: clean originals under the
     same relative paths (any suffix), to measure against. shard_images, shard_bytes: about how much is one unit of
-    work. workers: shards in progress at once, so that decoding and writing overlap with computing.
+    work. workers: shards in progress at once, so that decoding and writing overlap with computing. incremental: only
+    what is new or changed since the catalogue's state. retry: only images that failed or were quarantined, with one of
+    these kinds of error, () = any. stop_at: when to begin no further shard, HH:MM of this machine's clock or ISO 8601.
     """
 
     collection: str | None = None
@@ -47,6 +49,9 @@ class RestoreOptions:
     workers: int = 2
     reference: str | None = None
     write_report: bool = True
+    incremental: bool = False
+    retry: tuple[str, ...] | None = None
+    stop_at: str | None = None
     limits: IngestLimits = field(default_factory=IngestLimits)
 
 

@@ -20,15 +20,22 @@ REPORT_PATH = "report/report.html"
 _PUT_AT_ONCE = 8
 
 
-def write_report(*, destination: str, run_id: str, previews: str, summary: Mapping[str, Any]) -> str:
-    """Write the report of one run and return its URI; the files of a remote one are made here and put there."""
+def write_report(
+    *, destination: str, run_id: str, previews: str, summary: Mapping[str, Any], collection: str | None = None
+) -> str:
+    """Write the report of one run and return its URI; the files of a remote one are made here and put there.
+
+    collection: report on all its current pictures, whichever run restored them.
+    """
     target = Location(destination).join(REPORT_PATH)
+    column, value = ("run_id", run_id) if collection is None else ("collection", collection)
+    chosen = f"WHERE {column} = '" + value.replace("'", "''") + "'"
     if target.is_local:
-        _render(destination, target.local_path, run_id=run_id, previews=previews, summary=summary)
+        _render(destination, target.local_path, chosen=chosen, previews=previews, summary=summary)
         return target.uri
     with tempfile.TemporaryDirectory(prefix="lacuna-report-") as folder:
         local = Path(folder) / "report.html"
-        _render(destination, local, run_id=run_id, previews=previews, summary=summary)
+        _render(destination, local, chosen=chosen, previews=previews, summary=summary)
         places = {file: file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()}
         del places[local]
         with ThreadPoolExecutor(_PUT_AT_ONCE) as pool:  # a large report has a file for every picture
@@ -37,12 +44,11 @@ def write_report(*, destination: str, run_id: str, previews: str, summary: Mappi
     return target.uri
 
 
-def _render(destination: str, target: Path, *, run_id: str, previews: str, summary: Mapping[str, Any]) -> None:
+def _render(destination: str, target: Path, *, chosen: str, previews: str, summary: Mapping[str, Any]) -> None:
     root = Location(destination).join("catalogue")
-    of_run = "WHERE run_id = '" + run_id.replace("'", "''") + "'"
-    images = query(root, f"SELECT * FROM images {of_run} ORDER BY relative_path, page_index").to_pylist()
-    steps = query(root, f"SELECT * FROM steps {of_run} ORDER BY relative_path, image_id, step_index").to_pylist()
-    metrics = query(root, f"SELECT * FROM metrics {of_run}").to_pylist()
+    images = query(root, f"SELECT * FROM images {chosen} ORDER BY relative_path, page_index").to_pylist()
+    steps = query(root, f"SELECT * FROM steps {chosen} ORDER BY relative_path, image_id, step_index").to_pylist()
+    metrics = query(root, f"SELECT * FROM metrics {chosen}").to_pylist()
     target.parent.mkdir(parents=True, exist_ok=True)
     render_report(
         images=images, steps=steps, metrics=metrics, previews=Path(previews), summary=summary, destination=target
@@ -57,6 +63,10 @@ def _render(destination: str, target: Path, *, run_id: str, previews: str, summa
     retry_jitter_factor=JITTER,
     retry_condition_fn=retry_if_transient,
 )
-def render_run(*, destination: str, run_id: str, previews: str, summary: dict[str, Any]) -> str:
+def render_run(
+    *, destination: str, run_id: str, previews: str, summary: dict[str, Any], collection: str | None = None
+) -> str:
     """Task over `write_report`."""
-    return write_report(destination=destination, run_id=run_id, previews=previews, summary=summary)
+    return write_report(
+        destination=destination, run_id=run_id, previews=previews, summary=summary, collection=collection
+    )

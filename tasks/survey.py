@@ -51,7 +51,7 @@ def duplicates_of(shards: Sequence[Shard]) -> list[tuple[tuple[str, str], ...]]:
     ]
 
 
-_NETWORK_FAULTS: dict[str, Any] = {
+NETWORK_FAULTS: dict[str, Any] = {
     "retries": ATTEMPTS_AGAIN,
     "retry_delay_seconds": BACKOFF,
     "retry_jitter_factor": JITTER,
@@ -59,13 +59,13 @@ _NETWORK_FAULTS: dict[str, Any] = {
 }
 
 
-@task(name="survey", cache_policy=NO_CACHE, **_NETWORK_FAULTS)
+@task(name="survey", cache_policy=NO_CACHE, **NETWORK_FAULTS)
 def survey_source(*, source: str, options: dict[str, Any]) -> Any:
     """Task over `survey`; plain JSON in and out."""
     return to_json(survey(source, from_json(RestoreOptions, options)))
 
 
-@task(name="fingerprint", cache_policy=NO_CACHE, **_NETWORK_FAULTS)
+@task(name="fingerprint", cache_policy=NO_CACHE, **NETWORK_FAULTS)
 def fingerprint_shard(*, source: str, shard: dict[str, Any], limits: dict[str, Any]) -> Any:
     """Task over `fingerprint`; plain JSON in and out."""
     return to_json(fingerprint(source, from_json(Shard, shard), limits=from_json(IngestLimits, limits)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,13 +11,13 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, print_json
+from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.run_summary import BrokenShardsError, RunSummary
 from models.types import to_json
 from storage.catalogue import query
 from storage.errors import IngestError
 from storage.locations import Location
-from storage.outputs import check_destination
+from storage.outputs import check_destination, check_writable
 from tasks.jobs import RestoreOptions
 from tasks.progress import listening
 
@@ -31,7 +30,7 @@ _AS_GOOD_AS_CLEAN_DB = 40
 
 def run(source: str, destination: str, *, options: RestoreOptions, as_json: bool, verbose: bool) -> int:
     """Restore `source` into `destination`, print the outcome, and return the exit code."""
-    _check_places(source, destination)
+    _check_places(source, destination, untouched=options.incremental)
     if not verbose:
         # Every failure ends as a row and in the summary; the engine would print each with a traceback as well.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
@@ -46,22 +45,22 @@ def run(source: str, destination: str, *, options: RestoreOptions, as_json: bool
             summary = restore_archive(source, destination, options)
     except BrokenShardsError as error:
         summary = error.summary
-    gain = mean_gain(summary) if options.reference is not None else None
+    gain = mean_gain(summary) if options.reference is not None and not summary.nothing_to_do else None
     if as_json:
         print_json(
             {**to_json(summary), "mean_psnr_db": None if gain is None else {"before": gain[0], "after": gain[1]}}
         )
     else:
-        _print_summary(summary, gain=gain)
+        print_summary(summary, gain=gain)
     return exit_code(summary)
 
 
 def exit_code(summary: RunSummary) -> int:
-    """Return 0 when every image came through, 1 when some did not, 2 when none did."""
+    """Return 0 when every image came through, 1 when some did not, 2 when none did, 3 when the time was over before."""
     lost = summary.failed + summary.quarantined
     if lost == 0:
-        return EXIT_OK
-    return EXIT_SOME_FAILED if lost < summary.images else EXIT_NOTHING_DONE
+        return EXIT_TIME_OVER if summary.remaining else EXIT_OK
+    return EXIT_SOME_FAILED if lost < summary.images + summary.unchanged else EXIT_NOTHING_DONE
 
 
 def mean_gain(summary: RunSummary) -> tuple[float, float] | None:
@@ -123,15 +122,17 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.2g} images/s")
 
 
-def _check_places(source: str, destination: str) -> None:
-    """Raise StorageError or OSError before anything is started when source or destination cannot be used."""
+def _check_places(source: str, destination: str, *, untouched: bool) -> None:
+    """Raise StorageError or OSError before anything is started when source or destination cannot be used.
+
+    untouched: only try to write there once there is something to write, which the flow does.
+    """
     if not Location(source).exists():
         raise IngestError("missing", f"There is no {source}; expected a directory, .zip, .tar, .tar.gz or s3:// URL.")
     target = Location(destination)
     check_destination(source, target)
-    probe = target.join(f".lacuna-{os.getpid()}-{time.time_ns()}")
-    probe.write_bytes_atomic(b"")
-    probe.delete()
+    if not untouched:
+        check_writable(destination)
 
 
 def _check_methods(options: RestoreOptions) -> None:
@@ -144,8 +145,12 @@ def _check_methods(options: RestoreOptions) -> None:
         raise ValueError(f"--fill: {options.fill_method} fills no holes; `lacuna methods` lists those that do")
 
 
-def _print_summary(summary: RunSummary, *, gain: tuple[float, float] | None) -> None:
+def print_summary(summary: RunSummary, *, gain: tuple[float, float] | None = None) -> None:
+    """Print what became of a run as a table, with its first failures and where everything lies."""
     console = Console()
+    if summary.nothing_to_do:
+        print(f"{summary.collection}: {summary.nothing_to_do}")
+        return
     table = Table(title=f"{summary.collection}: {summary.images} images", show_header=False, title_justify="left")
     rows: list[tuple[str, Any]] = [
         ("restored", summary.restored),
@@ -157,6 +162,9 @@ def _print_summary(summary: RunSummary, *, gain: tuple[float, float] | None) -> 
         ("images/s", f"{summary.images_per_second:.2f}"),
         ("device", f"{summary.device}, {summary.precision}"),
     ]
+    if summary.incremental:
+        rows[:0] = [("new", summary.new), ("changed", summary.changed), ("unchanged", summary.unchanged)]
+        rows[3:3] = [("newly missing in the source", summary.source_missing)]
     if gain is not None:
         rows.append(("mean PSNR of damaged", f"{gain[0]:.2f} → {gain[1]:.2f} dB ({gain[1] - gain[0]:+.2f})"))
     for name, value in rows:
@@ -166,6 +174,8 @@ def _print_summary(summary: RunSummary, *, gain: tuple[float, float] | None) -> 
         console.print(f"  {path}: {kind}: {text}", markup=False, highlight=False)
     if len(summary.failures) > _SHOWN_FAILURES:
         console.print(f"  … and {len(summary.failures) - _SHOWN_FAILURES} more, see the report")
+    if summary.remaining:
+        console.print(f"  the time is over: {summary.remaining} images remain; the next run goes on with them")
     for shard, error in summary.broken_shards:
         console.print(f"  shard {shard} ended without rows: {error}; run again", markup=False, highlight=False)
     places = [("images", Location(summary.destination).join("images").uri), ("catalogue", summary.catalogue_uri)]

@@ -1,0 +1,150 @@
+"""What is current in a catalogue, by source file, and how rows of a committed shard are noted or taken out.
+
+A file of the catalogue is never edited: it is committed anew with other rows, and the older one moves to superseded/.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from storage.catalogue import ShardKey, commit_shard, committed_shards, connect, contents, retire_shard
+from storage.catalogue_schema import TABLES
+from storage.locations import Location
+
+PRESENT, SOURCE_MISSING = "present", "source_missing"
+_DISTINGUISHING = (
+    "relative_path",
+    "page_index",
+    "image_id",
+    "source_sha256",
+    "source_etag",
+    "source_state",
+    "status",
+    "duplicate_of",
+)
+_FILES = """
+SELECT run_id, shard_id, relative_path, max(finished_at) AS finished_at, any_value(source_bytes) AS source_bytes,
+       any_value(source_sha256) AS source_sha256, any_value(source_etag) AS source_etag,
+       any_value(source_state) AS source_state, any_value(source_uri) AS source_uri,
+       any_value(duplicate_of) AS duplicate_of,
+       any_value(error_kind) FILTER (WHERE status IN ('failed', 'quarantined')) AS error_kind,
+       bool_or(status IN ('failed', 'quarantined')) AS unsuccessful
+FROM images WHERE collection = $collection GROUP BY run_id, shard_id, relative_path
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFile:
+    """What the catalogue says of one source file, all its pages together.
+
+    unsuccessful: it was quarantined or a page of it failed, with `error_kind`. duplicate_of: as in the catalogue.
+    """
+
+    shard: ShardKey
+    source_uri: str
+    source_bytes: int | None
+    source_sha256: str | None
+    source_etag: str | None
+    source_state: str | None
+    error_kind: str | None
+    unsuccessful: bool
+    duplicate_of: str | None
+    finished_at: datetime | None
+
+    @property
+    def missing(self) -> bool:
+        return self.source_state == SOURCE_MISSING
+
+
+@dataclass(slots=True, kw_only=True)
+class CatalogueState:
+    """The current rows of one collection, by relative path of the source file.
+
+    stale: rows that a newer row of the same file made obsolete, as the relative paths in each shard: what a killed run,
+    or a whole run with other settings, left behind.
+    """
+
+    files: dict[str, KnownFile] = field(default_factory=dict)
+    stale: dict[ShardKey, set[str]] = field(default_factory=dict)
+
+
+def load_state(root: Location, *, collection: str) -> CatalogueState:
+    """Return what is current in a collection: of several rows of one source file those that were finished last.
+
+    Nothing for a catalogue or collection that is not there.
+    """
+    state = CatalogueState()
+    if not committed_shards(root, collection=collection):
+        return state
+    with connect(root, tables=("images",)) as connection:
+        found = connection.execute(_FILES, {"collection": collection}).to_arrow_table()
+    for batch in found.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            shard = (row.pop("run_id"), collection, row.pop("shard_id"))
+            path = row.pop("relative_path")
+            _take(state, path, KnownFile(shard=shard, **row))
+    return state
+
+
+def _take(state: CatalogueState, path: str, known: KnownFile) -> None:
+    other = state.files.setdefault(path, known)
+    if other is known:
+        return
+    newer, older = (known, other) if _age(known) > _age(other) else (other, known)
+    state.files[path] = newer
+    state.stale.setdefault(older.shard, set()).add(path)
+
+
+def _age(known: KnownFile) -> tuple[float, ShardKey]:
+    return (0.0 if known.finished_at is None else known.finished_at.timestamp(), known.shard)
+
+
+def amend_shard(
+    root: Location,
+    shard: ShardKey,
+    *,
+    drop: Collection[str] = (),
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Commit a shard anew without the rows of the source files `drop`, and with `notes` in the images rows of others.
+
+    notes: columns by relative path. All other rows and values stay as they are. A shard without rows left is retired.
+    Safe to repeat, and to be done by two runs at once; nothing happens when the shard is gone.
+    """
+    notes = notes or {}
+    places = contents(root, shard)
+    if not places:
+        return
+    try:
+        rows = {table: _rows(root, table, places[-1]) for table in TABLES}
+    except FileNotFoundError:  # another run amended it meanwhile
+        return
+    kept = {table: [row for row in found if row["relative_path"] not in drop] for table, found in rows.items()}
+    if not kept["images"]:
+        retire_shard(root, shard)
+        return
+    kept["images"] = [{**row, **notes.get(row["relative_path"], {})} for row in kept["images"]]
+    if kept == rows and len(places) == 1:
+        return
+    run_id, collection, shard_id = shard
+    digest = _digest(kept["images"])
+    commit_shard(root, run_id=run_id, collection=collection, shard_id=shard_id, content_sha256=digest, **kept)
+
+
+def _rows(root: Location, table: str, place: str) -> list[dict[str, Any]]:
+    found = pq.read_table(io.BytesIO(root.join(table, place).read_bytes())).to_pylist()
+    return [{name: value for name, value in row.items() if name in TABLES[table].names} for row in found]
+
+
+def _digest(rows: list[dict[str, Any]]) -> str:
+    """Return what an amended file is filed under; never the digest of a file that was committed by a run."""
+    lines = [[row["shard_content_sha256"], *(row.get(name) for name in _DISTINGUISHING)] for row in rows]
+    return hashlib.sha256(json.dumps(["amended", lines]).encode("utf-8", "backslashreplace")).hexdigest()

@@ -1,0 +1,240 @@
+"""What of a source is new or changed since the catalogue's last committed state: by ETag and size, then by sha256.
+
+Never by date: a date says when a file was copied, not what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from models.types import from_json
+from storage.archives import SourceMember
+from storage.catalogue import ShardKey
+from storage.catalogue_state import PRESENT, SOURCE_MISSING, CatalogueState, KnownFile, amend_shard, load_state
+from storage.errors import IngestError
+from storage.locations import Location
+from storage.shards import Shard, cut_runs, identified
+from tasks.jobs import RestoreOptions, ShardJob
+from tasks.sources import reopen_source
+from tasks.survey import NETWORK_FAULTS
+
+Notes = dict[str, dict[str, Any]]
+# (sha256, kind of error) of a member that was read.
+Hashed = Mapping[str, tuple[str | None, str | None]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Comparison:
+    """A listing beside the catalogue's state, before anything was read.
+
+    new: without a row. changed: surely not what was restored. unsure: only their bytes can tell. same: how many are
+    surely unchanged. notes: columns to change in rows that stay, by relative path.
+    """
+
+    state: CatalogueState
+    new: list[SourceMember] = field(default_factory=list)
+    changed: list[SourceMember] = field(default_factory=list)
+    unsure: list[SourceMember] = field(default_factory=list)
+    same: int = 0
+    missing: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=dict)
+
+    @property
+    def to_hash(self) -> list[SourceMember]:
+        return [*self.new, *self.changed, *self.unsure]
+
+
+@dataclass(slots=True, kw_only=True)
+class Increment:
+    """What an incremental run has to do.
+
+    shards: the pictures to be restored. notes: columns to change in rows that stay, by shard and relative path. stale:
+    rows to be taken out since newer ones are committed already. replaced: the shard of the row that each picture to be
+    restored has now. missing: sources newly found to be gone. unsuccessful: unchanged pictures that failed earlier.
+    """
+
+    shards: list[Shard]
+    duplicates: list[tuple[tuple[str, str], ...]]
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    missing: int = 0
+    unsuccessful: int = 0
+    notes: dict[ShardKey, Notes] = field(default_factory=dict)
+    stale: dict[ShardKey, set[str]] = field(default_factory=dict)
+    replaced: dict[str, ShardKey] = field(default_factory=dict)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to restore, to note or to tidy up."""
+        return not (self.shards or self.notes or self.stale)
+
+
+def compare_listing(members: Iterable[SourceMember], state: CatalogueState) -> Comparison:
+    """Sort the members of a source by what its listing alone says about them."""
+    compared, listed = Comparison(state=state), set()
+    for member in members:
+        listed.add(member.relative_path)
+        known = state.files.get(member.relative_path)
+        if known is None:
+            compared.new.append(member)
+        elif _certainly_same(member, known):
+            compared.same += 1
+            _note_presence(compared.notes, member, known)
+        elif _certainly_other(member, known):
+            compared.changed.append(member)
+        else:
+            compared.unsure.append(member)
+    for path, known in state.files.items():
+        if path not in listed and not known.missing:
+            compared.missing.append(path)
+            compared.notes[path] = {"source_state": SOURCE_MISSING}
+    return compared
+
+
+def decide(compared: Comparison, hashed: Hashed, *, options: RestoreOptions) -> Increment:
+    """Return what is to be done, with the sha256 (or kind of error) of every member of `compared.to_hash`."""
+    changed, notes, same = list(compared.changed), dict(compared.notes), compared.same
+    for member in compared.unsure:
+        known = compared.state.files[member.relative_path]
+        sha256, kind = hashed[member.relative_path]
+        mended_or_other = sha256 != known.source_sha256 or (sha256 is None and kind != known.error_kind)
+        if mended_or_other:
+            changed.append(member)
+        else:
+            same += 1
+            _note_presence(notes, member, known)
+    found = _to_restore([*compared.new, *changed], compared.state, hashed, options=options)
+    return replace(
+        found,
+        new=len(compared.new),
+        changed=len(changed),
+        unchanged=same,
+        missing=len(compared.missing),
+        unsuccessful=sum(known.unsuccessful for known in compared.state.files.values())
+        - sum(compared.state.files[member.relative_path].unsuccessful for member in changed),
+        notes=_by_shard(notes, compared.state),
+    )
+
+
+def choose_failed(
+    members: Iterable[SourceMember], state: CatalogueState, *, kinds: Sequence[str]
+) -> tuple[list[SourceMember], list[str]]:
+    """Return (members whose row says failed or quarantined, with one of `kinds` or any, all kinds there are)."""
+    failed = {path: known.error_kind or "" for path, known in state.files.items() if known.unsuccessful}
+    chosen = [
+        member
+        for member in members
+        if member.relative_path in failed and (not kinds or failed[member.relative_path] in kinds)
+    ]
+    return chosen, sorted(set(failed.values()))
+
+
+def retry_increment(
+    members: Sequence[SourceMember], state: CatalogueState, hashed: Hashed, *, options: RestoreOptions
+) -> Increment:
+    """Return the increment of exactly these members, changed or not."""
+    found = _to_restore(members, state, hashed, options=options)
+    return replace(found, changed=len(members), unchanged=len(state.files) - len(members))
+
+
+def _certainly_same(member: SourceMember, known: KnownFile) -> bool:
+    if member.size != (known.source_bytes or 0):
+        return False
+    if member.error_kind is not None:
+        return known.unsuccessful and known.error_kind == member.error_kind
+    return member.etag is not None and member.etag == known.source_etag
+
+
+def _certainly_other(member: SourceMember, known: KnownFile) -> bool:
+    if member.error_kind is not None:
+        return True
+    # A row without a size is one of a member that could not be read: its hash, or the error, tells.
+    return known.source_bytes is not None and member.size != known.source_bytes
+
+
+def _note_presence(notes: Notes, member: SourceMember, known: KnownFile) -> None:
+    changes: dict[str, Any] = {"source_state": PRESENT} if known.missing else {}
+    if member.etag is not None and member.etag != known.source_etag:
+        changes["source_etag"] = member.etag  # the same bytes were put again: tomorrow the listing tells
+    if changes:
+        notes[member.relative_path] = changes
+
+
+def _to_restore(
+    members: Sequence[SourceMember], state: CatalogueState, hashed: Hashed, *, options: RestoreOptions
+) -> Increment:
+    cut = cut_runs(members, target_bytes=options.shard_bytes, target_count=options.shard_images)
+    shards = [identified(shard, hashed) for shard in cut]
+    restored = {member.relative_path for member in members}
+    return Increment(
+        shards=shards,
+        duplicates=_duplicates(shards, state, restored=restored),
+        stale=state.stale,
+        replaced={path: state.files[path].shard for path in restored if path in state.files},
+    )
+
+
+def _duplicates(
+    shards: Sequence[Shard], state: CatalogueState, *, restored: set[str]
+) -> list[tuple[tuple[str, str], ...]]:
+    """Return per shard its members with the same bytes as a known file or as a new one with an earlier path.
+
+    A known file stays the first one, whatever its path; so a run that was killed and one that was not say the same.
+    """
+    first: dict[str, str] = {}
+    for path, known in sorted(state.files.items()):
+        if path not in restored and known.source_sha256 is not None and not known.missing:
+            first.setdefault(known.source_sha256, known.duplicate_of or path)
+    pairs = [
+        (member.relative_path, sha256)
+        for shard in shards
+        for member, sha256 in zip(shard.members, shard.member_sha256s, strict=True)
+    ]
+    for path, sha256 in sorted(pairs):
+        if sha256 is not None:
+            first.setdefault(sha256, path)
+    return [
+        tuple(
+            (member.relative_path, first[sha256])
+            for member, sha256 in zip(shard.members, shard.member_sha256s, strict=True)
+            if sha256 is not None and first[sha256] != member.relative_path
+        )
+        for shard in shards
+    ]
+
+
+def _by_shard(notes: Notes, state: CatalogueState) -> dict[ShardKey, Notes]:
+    found: dict[ShardKey, Notes] = {}
+    for path, changes in notes.items():
+        found.setdefault(state.files[path].shard, {})[path] = changes
+    return found
+
+
+@task(name="compare", cache_policy=NO_CACHE, persist_result=False, **NETWORK_FAULTS)
+def compare_source(*, run: dict[str, Any]) -> Any:
+    """List the source of a job and put it beside the catalogue's state; returns (members, Comparison).
+
+    Raises IngestError when the source is missing, unusable, or holds nothing: an empty folder is rather one that is not
+    mounted than one whose every picture was removed.
+    """
+    job = from_json(ShardJob, run)
+    members = list(reopen_source(job.source, limits=job.options.limits).members())
+    if not members:
+        raise IngestError(
+            "empty",
+            f"{job.source} holds no pictures; expected JPEG, PNG, TIFF, WebP or JPEG 2000 files, in folders or not.",
+        )
+    return members, compare_listing(members, load_state(job.catalogue_root, collection=job.collection))
+
+
+@task(name="amend", cache_policy=NO_CACHE, **NETWORK_FAULTS)
+def amend_rows(*, catalogue: str, shard: list[str], drop: list[str], notes: dict[str, Any]) -> None:
+    """Task over `amend_shard`: what it changes are rows of the catalogue, never an output."""
+    run_id, collection, shard_id = shard
+    amend_shard(Location(catalogue), (run_id, collection, shard_id), drop=set(drop), notes=notes)

@@ -14,8 +14,8 @@ from models.benchmarking.baselines import BICUBIC, INPUT
 from models.benchmarking.detection import DetectionRow
 from tasks.benchmarking import detection
 from tasks.benchmarking.plots import LABELS, WIDTH, gain_plots
-from tasks.benchmarking.tables import Board
-from tasks.benchmarking.texts import cells, columns, group_title
+from tasks.benchmarking.tables import Board, BoardRow
+from tasks.benchmarking.texts import cells, columns, group_title, summary_table
 from tasks.reporting.report import TEMPLATE_FOLDER
 
 _STYLE = """
@@ -36,6 +36,7 @@ _STYLE = """
 .gains .mean { stroke: var(--ink); stroke-width: 2; }
 .gains .zero { stroke: var(--soft); stroke-dasharray: 2 3; }
 .gains text { font: 12px var(--sans); fill: var(--ink); }
+.source { color: var(--soft); font-size: 0.85rem; margin: 0.15rem 0; }
 section.suite { margin-top: 2.6rem; }
 h3 { font-family: var(--serif); font-weight: 500; font-size: 1.2rem; margin-top: 1.6rem; }
 """
@@ -57,10 +58,21 @@ _TEMPLATE = """<!doctype html>
 <p class="lede">What was measured, what a choice per picture could be worth, and what others published, marked as such.</p>
 </header>
 <main>
+<nav class="quiet">{% for suite in suites %}<a href="#{{ suite.board.suite }}">{{ suite.board.suite }}</a> · {% endfor %}{% if detectors %}<a href="#scratch-detection">scratch-detection</a> · {% endif %}<a href="#time">time</a></nav>
 {% for suite in suites %}
 <section class="suite" id="{{ suite.board.suite }}">
 <h2>{{ suite.board.suite }}</h2>
 <p class="quiet">{{ suite.board.title }}{% if suite.board.note %}. {{ suite.board.note }}{% endif %}</p>
+{% if suite.summary %}
+<p class="quiet">Mean PSNR in dB; the time is that of all groups together.</p>
+<div class="board"><table>
+<thead><tr>{% for name in suite.summary_head %}<th>{{ name }}</th>{% endfor %}<th>s/MP</th></tr></thead>
+<tbody>
+{% for row in suite.summary %}
+<tr class="{{ row[1] }}">{% for cell in row %}<td>{{ cell }}</td>{% endfor %}<td>{% if row[1] == "measured" and row[0] in suite.seconds %}{{ '%.3g' % suite.seconds[row[0]] }}{% else %}–{% endif %}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
 {% for group in suite.groups %}
 <h3>{{ group.title }}</h3>
 {% if group.protocol %}<p class="quiet">Protocol: {{ group.protocol }}.</p>{% endif %}
@@ -71,6 +83,8 @@ _TEMPLATE = """<!doctype html>
 <tr class="{{ kind }}">{% for cell in row %}<td{% if suite.columns[loop.index0] == remark %} class="remark"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
+{% for names, source in group.sources %}<p class="source">{{ names }}: {{ source }}.</p>
+{% endfor %}
 {% if group.plot %}
 <figure class="gains"><figcaption class="quiet">Gain over the untouched input, dB; one dot per picture, a line at the mean</figcaption>
 <svg viewBox="0 0 {{ plot_width }} {{ group.plot.height + 24 }}" role="img" aria-label="Gain in PSNR by method, {{ group.title }}">
@@ -102,7 +116,7 @@ _TEMPLATE = """<!doctype html>
 {% endfor %}
 </tbody></table></div></section>
 {% endif %}
-<section><h2>Time</h2>
+<section id="time"><h2>Time</h2>
 <p class="quiet">Seconds per megapixel of the result, one picture at a time. Unlike everything above, these never repeat exactly.</p>
 <div class="board"><table><thead><tr><th>suite</th><th>method</th><th>n</th><th>s/MP</th><th>device</th></tr></thead><tbody>
 {% for timing in timings %}
@@ -123,6 +137,7 @@ class _GroupView:
     title: str
     protocol: str
     rows: tuple[tuple[str, list[str]], ...]
+    sources: tuple[tuple[str, str], ...]
     plot: object
     crops: tuple[tuple[str, str], ...]
 
@@ -156,12 +171,35 @@ def _suite_view(board: Board, *, crop: CropFinder) -> Mapping[str, object]:
             _GroupView(
                 title=title,
                 protocol=next((row.protocol for row in rows if row.protocol), ""),
-                rows=tuple((row.kind, cells(row, [board])) for row in rows),
+                rows=tuple((row.kind, _without_source(row, board)) for row in rows),
+                sources=_sources(rows),
                 plot=plots.get(title),
                 crops=tuple((name, _data_uri(data)) for name, data in found if data is not None),
             )
         )
-    return {"board": board, "columns": columns([board]), "groups": groups}
+    head, lines = summary_table(board)
+    return {
+        "board": board,
+        "columns": columns([board]),
+        "groups": groups,
+        "summary_head": head,
+        "summary": lines if len(board.groups) > 1 else [],
+        "seconds": {timing.method: timing.seconds_per_megapixel for timing in board.timings},
+    }
+
+
+def _without_source(row: BoardRow, board: Board) -> list[str]:
+    """A source is too long for a column of its own and stands below the table."""
+    line = cells(row, [board])
+    return ["" if row.kind == "published" and cell == row.note else cell for cell in line]
+
+
+def _sources(rows: Sequence[BoardRow]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.kind == "published":
+            found.setdefault(row.note, []).append(row.method)
+    return tuple((", ".join(names), source) for source, names in found.items())
 
 
 def _data_uri(data: bytes) -> str:

@@ -64,7 +64,10 @@ def _plot(title: str, methods: Mapping[str, Sequence[float]]) -> GainPlot:
                 label=f"{name}: mean {_mean(gains):+.2f} dB over {len(gains)} pictures, {worse} of them worse",
             )
         )
-    every_other = edges[:: max(1, math.ceil(len(edges) / 7))]
+    stride = max(1, math.ceil(len(edges) / 7))
+    # Counted from zero, so that zero is always among the labels.
+    nearest = min(range(len(edges)), key=lambda index: abs(edges[index]))
+    every_other = edges[nearest % stride :: stride]
     ticks = tuple((position(edge), f"{edge:+.3g}".replace("-", "−") if edge else "0") for edge in every_other)
     return GainPlot(title=title, strips=tuple(strips), ticks=ticks, zero_x=position(0.0), height=ROW * len(strips))
 

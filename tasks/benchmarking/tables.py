@@ -85,6 +85,15 @@ class Board:
     def groups(self) -> list[tuple[str, str]]:
         return list(dict.fromkeys((row.dataset, row.level) for row in self.rows))
 
+    def summary(self) -> list[tuple[str, str, list[float | None]]]:
+        """Return (kind, method, mean by group in dB) as papers print it: measured, router, published."""
+        found: dict[tuple[str, str], dict[tuple[str, str], float | None]] = {}
+        for row in self.rows:
+            found.setdefault((row.kind, row.method), {})[row.dataset, row.level] = row.mean
+        kinds = ("measured", "router", "published")
+        ordered = sorted(found, key=lambda name: kinds.index(name[0]))
+        return [(kind, method, [found[kind, method].get(group) for group in self.groups]) for kind, method in ordered]
+
 
 def build_board(description: Row, metrics: Sequence[Row], timings: Sequence[Row]) -> Board:
     """Return the leaderboard of one result from its tables."""

@@ -66,12 +66,20 @@ def markdown(boards: Sequence[Board]) -> str:
     for board in boards:
         lines += [f"## {board.suite}: {board.title}", ""]
         lines += [board.note, ""] if board.note else []
+        if len(board.groups) > 1:
+            lines += ["Mean PSNR in dB.", "", *markdown_table(*summary_table(board))]
         for dataset, level in board.groups:
             rows = [row for row in board.rows if (row.dataset, row.level) == (dataset, level)]
             protocol = next((row.protocol for row in rows if row.protocol), "")
             lines += [f"### {group_title(dataset, level)}", "", f"Protocol: {protocol}.", ""]
             lines += markdown_table(columns([board]), [cells(row, [board]) for row in rows])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def summary_table(board: Board) -> tuple[list[str], list[list[str]]]:
+    """Return heading and lines of the table of means, methods down and groups across."""
+    lines = [[method, kind, *(number(mean, 2) for mean in means)] for kind, method, means in board.summary()]
+    return ["method", "kind", *(group_title(*group) for group in board.groups)], lines
 
 
 def group_title(dataset: str, level: str) -> str:
@@ -107,29 +115,21 @@ def latex(boards: Sequence[Board]) -> str:
 
 
 def _latex_table(board: Board) -> str:
-    groups = board.groups
-    rows: dict[tuple[str, str], dict[tuple[str, str], BoardRow]] = {}
-    for row in board.rows:
-        rows.setdefault((row.kind, row.method), {})[row.dataset, row.level] = row
     protocols = list(dict.fromkeys(row.protocol for row in board.rows if row.protocol))
-    head = " & ".join(["", *(escape_latex(group_title(*group)) for group in groups)])
-    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{l{'r' * len(groups)}}}", r"\toprule", head + r" \\"]
+    head = " & ".join(["", *(escape_latex(group_title(*group)) for group in board.groups)])
+    columns = f"l{'r' * len(board.groups)}"
+    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head + r" \\"]
     last = None
-    for kind in ("measured", "router", "published"):
-        for (row_kind, method), found in rows.items():
-            if row_kind != kind:
-                continue
-            lines += [r"\midrule"] if kind != last else []
-            last = kind
-            name = escape_latex(method) + (r"$^\dagger$" if kind == "published" else "")
-            values = [number(found[group].mean, 2).replace("–", "--") if group in found else "--" for group in groups]
-            lines.append(" & ".join([name, *values]) + r" \\")
+    for kind, method, means in board.summary():
+        lines += [r"\midrule"] if kind != last else []
+        last = kind
+        name = escape_latex(method) + (r"$^\dagger$" if kind == "published" else "")
+        lines.append(" & ".join([name, *(number(mean, 2).replace("–", "--") for mean in means)]) + r" \\")
     sources = sorted({row.note for row in board.rows if row.kind == "published"})
     caption = f"{board.title}. Mean PSNR in dB. Protocol: {' / '.join(protocols)}."
-    caption = escape_latex(caption) + (
-        rf" $^\dagger$ published: {escape_latex('; '.join(sources))}." if sources else ""
-    )
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"])
+    published = rf" $^\dagger$ published: {escape_latex('; '.join(sources))}." if sources else ""
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape_latex(caption)}{published}}}", r"\end{table}"]
+    return "\n".join(lines)
 
 
 def escape_latex(text: str) -> str:

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from models.blocks import enlarge
 from models.device import keep_freed_memory, resolve_device, resolve_precision
-from models.method import Context, Method, MethodCard, check_image, check_mask, to_planes
+from models.method import Context, Method, check_image, check_mask, to_planes
 from models.published.catalogue import card_of, tensors_of
 from models.registry import get_method
 from models.tiling import StripBlender, Tile, TileGrid, cut, tile_grid
@@ -28,6 +28,8 @@ from models.types import DegradationEstimate
 SMALLEST_TILE = 128
 CPU_BATCH_PIXELS = 512 * 512
 GPU_BATCH_PIXELS = 32 * 512 * 512
+# Cubic interpolation reaches 2 px; the outer quarter of an overlap is discarded.
+PLAIN_TILE, PLAIN_OVERLAP = 512, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,10 @@ class Runner:
                 tile //= 2
                 self._free()
                 continue
-            return [job.blender.result if job.strength > 0.0 else _plain(job, card=method.card) for job in jobs]
+            scale = method.card.scale
+            return [
+                job.blender.result if job.strength > 0.0 else plainly_enlarged(job.image, scale=scale) for job in jobs
+            ]
 
     def restore_planes(
         self,
@@ -291,12 +296,16 @@ def _as_columns(planes: Tensor, *, image: npt.NDArray[Any]) -> npt.NDArray[np.fl
     return kept.permute(1, 2, 0).numpy()
 
 
-def _plain(job: _Job, *, card: MethodCard) -> npt.NDArray[Any]:
-    """Return what a strength of 0 makes of a picture: its own values, or its bicubic enlargement."""
-    if card.scale == 1:
-        return np.array(job.image)
-    for tile in job.grid.tiles():
-        planes = to_planes(cut(job.image, tile, grid=job.grid))
-        plain = enlarge(planes[None], scale=card.scale)[0]
-        job.blender.add(tile.enlarged(card.scale), _as_columns(plain, image=job.image))
-    return job.blender.result
+def plainly_enlarged(image: npt.NDArray[Any], *, scale: int) -> npt.NDArray[Any]:
+    """Return the bicubic enlargement of a picture (H, W) or (H, W, 3), uint8 or uint16; at a scale of 1 a copy.
+
+    It is what an upscaler of strength 0 makes of it. Tiled, so that no more than a strip is held in float.
+    """
+    if scale == 1:
+        return np.array(image)
+    grid = tile_grid(image.shape[0], image.shape[1], tile=PLAIN_TILE, overlap=PLAIN_OVERLAP, multiple=1)
+    blender = StripBlender(image, grid=grid.enlarged(scale))
+    for tile in grid.tiles():
+        plain = enlarge(to_planes(cut(image, tile, grid=grid))[None], scale=scale)[0]
+        blender.add(tile.enlarged(scale), _as_columns(plain, image=image))
+    return blender.result

@@ -16,7 +16,7 @@ from models.types import ImageRecord
 from storage.codecs import rewrite
 from storage.colour import conversion, merge, working_max
 from storage.errors import OutputError
-from storage.formats.page import DecodedPage, Samples
+from storage.formats.page import DecodedPage, Samples, enlarged_samples
 from storage.formats.png import grey_png
 from storage.limits import IngestLimits
 from storage.locations import Location
@@ -63,9 +63,10 @@ def write_output(
 ) -> tuple[str, str]:
     """Rewrite one source file with its restored pages below `destination`; return (uri, sha256 of the written file).
 
-    pages: all pages of the file, each with its restored working array (shape and type of its working copy), or None to
-    keep it. source: the file's bytes or path. Unchanged pixels keep the source's exact values (JPEG: up to one
-    high-quality compression). Written whole or not at all. Raises OutputError, or IngestError for a damaged source.
+    pages: all pages of the file, each with its restored working array (type of its working copy; its shape, or height
+    and width a whole number of times larger), or None to keep it. source: the file's bytes or path. Unchanged pixels
+    keep the source's exact values (JPEG: up to one high-quality compression). A larger page has as many times the dots
+    per inch. Written whole or not at all. Raises OutputError, or IngestError for a damaged source.
     """
     if not pages:
         raise OutputError("write_output got no pages; expected every page of one file.")
@@ -134,13 +135,15 @@ def _restored_page(page: DecodedPage, restored: npt.NDArray[Any] | None, path: s
     if restored is None:
         return page.array
     kind = np.uint8 if working_max(page.sample_max) == 255 else np.uint16
-    if restored.shape != page.array.shape or restored.dtype != kind:
+    scale = max(1, restored.shape[0] // page.height)
+    shape = (page.height * scale, page.width * scale, *page.array.shape[2:])
+    if restored.shape != shape or restored.dtype != kind:
         raise OutputError(
             f"{path} page {page.page_index}: the restored array is {restored.dtype} {restored.shape}; expected "
-            f"{np.dtype(kind)} {page.array.shape}, as its working copy."
+            f"{np.dtype(kind)} {page.array.shape}, as its working copy, or a whole multiple of its height and width."
         )
     how = conversion(page.icc, grey=page.channels == 1)
-    return merge(page.array, restored, how=how, sample_max=page.sample_max)
+    return merge(enlarged_samples(page.array, scale=scale), restored, how=how, sample_max=page.sample_max)
 
 
 def _target(record: ImageRecord, destination: Location) -> Location:

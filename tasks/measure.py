@@ -76,9 +76,19 @@ def measure_image(record: ImageRecord, found: Detected, *, done: Restored, job: 
     if job.previews is not None:
         preview = make_preview(before, None if after is before else after, mask=mask)
         PreviewFolder(Path(job.previews)).put(record.image_id, preview)
+    scale = after.shape[0] // before.shape[0]
+    if scale > 1:
+        # An enlarged picture is compared with its plain enlargement, and with a reference of that size.
+        before, mask = _plainly_enlarged(before, scale=scale), None
     metrics = [] if after is before else list(_change_metrics(record, before, after, mask=mask))
-    metrics += _reference_metrics(record, before, after, job=job)
+    metrics += _reference_metrics(record, before, after, scale=scale, job=job)
     return tuple(metrics)
+
+
+def _plainly_enlarged(pixels: Pixels, *, scale: int) -> Pixels:
+    from models.run import plainly_enlarged
+
+    return plainly_enlarged(pixels, scale=scale)
 
 
 def psnr_db(restored: Pixels, reference: Pixels) -> float:
@@ -121,8 +131,13 @@ def _change_metrics(
         yield _metric(record, "change", "detail_retention", change.detail_retention, better=True)
 
 
-def _reference_metrics(record: ImageRecord, before: Pixels, after: Pixels, *, job: ShardJob) -> list[MetricRecord]:
-    clean = find_reference(record, uri=job.options.reference, sha256=job.reference_sha256, limits=job.options.limits)
+def _reference_metrics(
+    record: ImageRecord, before: Pixels, after: Pixels, *, scale: int, job: ShardJob
+) -> list[MetricRecord]:
+    options = job.options
+    clean = find_reference(
+        record, uri=options.reference, sha256=job.reference_sha256, limits=options.limits, scale=scale
+    )
     if clean is None:
         return []
     return [

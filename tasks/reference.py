@@ -42,9 +42,9 @@ def reference_fingerprint(uri: str | None) -> str | None:
 
 
 def find_reference(
-    record: ImageRecord, *, uri: str | None, sha256: str | None, limits: IngestLimits
+    record: ImageRecord, *, uri: str | None, sha256: str | None, limits: IngestLimits, scale: int = 1
 ) -> npt.NDArray[Any] | None:
-    """Return the clean original of an image in its working form; None when there is none of its shape."""
+    """Return the clean original of an image in its working form; None when there is none of its shape times `scale`."""
     if uri is None:
         return None
     known, path = list_reference(uri, sha256), record.relative_path
@@ -53,8 +53,8 @@ def find_reference(
     if found is None:
         return None
     clean = working_page(Location(uri).join(found), page_index=record.page_index, limits=limits)
-    shape = (record.height, record.width) if record.channels == 1 else (record.height, record.width, 3)
-    return clean if clean is not None and clean.shape == shape else None
+    size = (record.height * scale, record.width * scale)
+    return clean if clean is not None and clean.shape == (size if record.channels == 1 else (*size, 3)) else None
 
 
 def working_page(file: Location, *, page_index: int, limits: IngestLimits) -> npt.NDArray[Any] | None:

@@ -79,7 +79,7 @@ def _batches(files: Sequence[list[Picture]]) -> Iterator[list[list[Picture]]]:
     batch: list[list[Picture]] = []
     pixels = 0
     for pages in sorted(files, key=lambda pages: [picture.methods for picture in pages]):
-        size = sum(picture.record.width * picture.record.height for picture in pages)
+        size = sum(picture.final_pixels for picture in pages)
         if batch and pixels + size > BATCH_PIXELS:
             yield batch
             batch, pixels = [], 0

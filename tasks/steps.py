@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.routing.rules import enlargement
 from models.types import DegradationEstimate, ImageRecord, Plan, ScratchReport, Step, StepOutcome
 from tasks.acceptance import compare, refusal
 from tasks.boundary import attempt
@@ -43,6 +44,11 @@ class Picture:
     def methods(self) -> tuple[str, ...]:
         """Methods of the plan, in order; none for a failed image."""
         return () if self.plan is None else tuple(step.method_id for step in self.plan.steps)
+
+    @property
+    def final_pixels(self) -> int:
+        """How many pixels the plan ends with."""
+        return self.record.width * self.record.height * enlargement(self.plan) ** 2
 
     @property
     def pending(self) -> tuple[Step, ...]:
@@ -79,22 +85,27 @@ def _next_method(waiting: Sequence[Picture]) -> str:
 def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None:
     """Run one method over the pictures of a group and keep each result that passes the checks."""
     from models.registry import get_method
+    from models.run import plainly_enlarged
 
+    card = get_method(method).card
+    for picture in group:
+        _check_size(picture, limit=job.options.limits.max_pixels)
     before = [load_pixels(picture.record, job=job) if picture.pixels is None else picture.pixels for picture in group]
-    masks = [_mask(picture, job=job) for picture in group]
-    needs_mask = get_method(method).card.needs_mask
+    masks = [None if card.scale > 1 else _mask(picture, job=job) for picture in group]
     chosen = runner(job.identities.device, job.identities.precision, job.options.tile)
     started = time.perf_counter()
     with DEVICE_LOCK:
         after = chosen.apply(
             method,
             before,
-            masks=masks if needs_mask else None,
+            masks=masks if card.needs_mask else None,
             estimates=[picture.estimate for picture in group],
             strengths=[picture.pending[0].strength for picture in group],
             seed=job.options.seed,
         )
     seconds = time.perf_counter() - started
+    # What enlarges is judged against the plain enlargement.
+    before = before if card.scale == 1 else [plainly_enlarged(array, scale=card.scale) for array in before]
     pixels = sum(array.size for array in before)
 
     def judge(item: tuple[Picture, npt.NDArray[Any], npt.NDArray[Any], Mask | None]) -> None:
@@ -106,6 +117,15 @@ def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None
         list(zip(group, before, after, masks, strict=True)),
         pixels=lambda item: item[1].shape[0] * item[1].shape[1],
     )
+
+
+def _check_size(picture: Picture, *, limit: int) -> None:
+    """Raise ValueError for a picture that would end larger than this program reads."""
+    if picture.final_pixels > limit:
+        raise ValueError(
+            f"{picture.record.relative_path}: enlarged it would have {picture.final_pixels:,} pixels, more than the "
+            f"{limit:,} of max_pixels; enlarge it less, or leave it out"
+        )
 
 
 def _mask(picture: Picture, *, job: ShardJob) -> Mask | None:
@@ -142,12 +162,20 @@ def _judge(
             seconds=seconds,
             changed_fraction=change.changed_fraction,
             accepted=reason is None,
-            note="passed the checks" if reason is None else f"not kept: {reason}",
+            note=("passed the checks" if reason is None else f"not kept: {reason}") + _size_note(after, card.scale),
         )
     )
     if reason is None:
         picture.pixels = after
-        picture.changed = picture.changed or change.changed_fraction > 0
+        picture.changed = picture.changed or change.changed_fraction > 0 or card.scale > 1
         picture.filled = picture.filled or card.needs_mask
     else:
         picture.refused = True
+
+
+def _size_note(after: npt.NDArray[Any], scale: int) -> str:
+    """Return what a curator must know of a step that changes the size."""
+    height, width = after.shape[:2]
+    if scale == 1:
+        return ""
+    return f"; {width // scale} x {height // scale} px became {width} x {height} px, compared with plain enlargement"

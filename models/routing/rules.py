@@ -6,12 +6,15 @@ curator; when no condition holds the plan is empty and says why the picture is l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.types import DegradationEstimate, Estimated, Plan, ScratchReport, Step
 
 POLICY = "rules"
+# Methods that enlarge, and how many times; one of them is applied only when its strength is given.
+UPSCALERS = {"upscale-x2": 2, "upscale-x4": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +40,30 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingOptions:
-    """What the user allows. Colour changes are opt-in; `strengths` overrides a method's strength, 0 switches it off."""
+    """What the user allows. Colour changes are opt-in; `strengths` overrides a method's strength, 0 switches it off.
+
+    A strength above 0 for one of UPSCALERS asks for it: every picture ends so much larger. ValueError for two of them.
+    """
 
     allow_colour: bool = False
     fill_method: str = "fill"
     deblur_method: str = "deblur"
     strengths: tuple[tuple[str, float], ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def __post_init__(self) -> None:
+        asked = self._upscalers
+        if len(asked) > 1:
+            raise ValueError(f"strengths: got {' and '.join(asked)}, expected one enlargement; choose one of them")
+
+    @property
+    def _upscalers(self) -> list[str]:
+        return [method for method, strength in self.strengths if method in UPSCALERS and strength > 0.0]
+
+    @property
+    def upscale_method(self) -> str | None:
+        """The enlargement that was asked for, None = pictures keep their size."""
+        return next(iter(self._upscalers), None)
 
     def strength(self, method_id: str) -> float:
         """Strength for a method, 1 unless overridden."""
@@ -148,8 +168,20 @@ def _colour(finding: _Finding) -> Step | None:
     )
 
 
-# In the order of application: damage is filled while its surroundings are still as scanned, tone comes last.
-CONDITIONS: tuple[Condition, ...] = (_fill, _deblock, _denoise, _deblur, _colour)
+def _upscale(finding: _Finding) -> Step | None:
+    method = finding.options.upscale_method
+    if method is None:
+        return None
+    return Step(
+        method_id=method,
+        strength=finding.options.strength(method),
+        reason=f"enlargement {UPSCALERS[method]} times was asked for",
+    )
+
+
+# In the order of application: damage is filled while its surroundings are still as scanned, tone comes after all
+# repairs, and what enlarges comes last, on the cleaned picture.
+CONDITIONS: tuple[Condition, ...] = (_fill, _deblock, _denoise, _deblur, _colour, _upscale)
 
 
 def plan_for(estimate: DegradationEstimate, scratches: ScratchReport, *, options: RoutingOptions | None = None) -> Plan:
@@ -181,3 +213,8 @@ def _doubt(finding: _Finding) -> str | None:
     if sigma is not None and sigma > thresholds.review_noise_sigma:
         return f"noise of σ {sigma:.0f} is beyond what the denoiser was trained for"
     return None
+
+
+def enlargement(plan: Plan | None) -> int:
+    """Return how many times larger (in width and height) a plan makes its picture; 1 = the size is kept."""
+    return 1 if plan is None else math.prod(UPSCALERS.get(step.method_id, 1) for step in plan.steps)

@@ -26,10 +26,11 @@ def dpi(exif: bytes | None) -> tuple[float, float] | None:
     return None if factor is None or x <= 0 or y <= 0 else (x * factor, y * factor)
 
 
-def reset_orientation(exif: bytes) -> bytes:
+def reset_orientation(exif: bytes, *, scale: int = 1) -> bytes:
     """Return `exif` for upright pixels: orientation 1, width and height swapped if turned, no embedded thumbnail.
 
-    The thumbnail goes because it shows the picture before restoration.
+    The thumbnail goes because it shows the picture before restoration. scale: how many times larger the picture became;
+    its width, height and dots per inch grow with it.
     """
     turned = orientation(exif) >= 5
     data = bytearray(exif)
@@ -37,15 +38,24 @@ def reset_orientation(exif: bytes) -> bytes:
     if order is None:
         return exif
     sizes: dict[int, int] = {}
+    densities: set[int] = set()  # both may be kept in one place
     for tag, kind, _count, place in _entries(exif, _first_offset(exif, order), order):
         if tag == _ORIENTATION and kind == 3:
             data[place : place + 2] = struct.pack(order + "H", 1)
+        if tag in (_X_RESOLUTION, _Y_RESOLUTION) and kind == 5:
+            densities.add(place)
         if tag == _EXIF_IFD:
             inner = int(_value(exif, order, kind, place))
             sizes |= {t: p for t, k, _, p in _entries(exif, inner, order) if t in (_WIDTH, _HEIGHT) and k in (3, 4)}
     if turned and len(sizes) == 2:
         width, height = sizes[_WIDTH] - 6, sizes[_HEIGHT] - 6  # type and count travel with the value
         data[width : width + 10], data[height : height + 10] = exif[height : height + 10], exif[width : width + 10]
+    for place in densities:
+        _multiply(data, place, order + "I", scale)
+    for place in sizes.values():
+        _multiply(
+            data, place, order + ("H" if struct.unpack_from(order + "H", data, place - 6)[0] == 3 else "I"), scale
+        )
     _drop_thumbnail(data, exif, order)
     return bytes(data)
 
@@ -53,6 +63,13 @@ def reset_orientation(exif: bytes) -> bytes:
 def reset_xmp_orientation(xmp: bytes) -> bytes:
     """Return the XMP packet with tiff:Orientation, if any, set to 1."""
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def _multiply(data: bytearray, place: int, code: str, scale: int) -> None:
+    """Multiply a number in place; one that would no longer fit stays."""
+    value = struct.unpack_from(code, data, place)[0] * scale
+    if value < 256 ** struct.calcsize(code):
+        struct.pack_into(code, data, place, value)
 
 
 def _drop_thumbnail(data: bytearray, exif: bytes, order: str) -> None:

@@ -10,7 +10,15 @@ import imagecodecs
 import numpy as np
 
 from storage.errors import IngestError
-from storage.formats.page import DecodedPage, Samples, check_pixels, join_alpha, split_alpha
+from storage.formats.page import (
+    DecodedPage,
+    Samples,
+    check_pixels,
+    enlargement,
+    fitting_alpha,
+    join_alpha,
+    split_alpha,
+)
 from storage.limits import IngestLimits
 
 BOX_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
@@ -72,7 +80,7 @@ def decode(data: bytes, limits: IngestLimits) -> DecodedPage:
 
 def encode(page: DecodedPage, array: Samples, source: bytes) -> bytes:
     """Return a reversible JPEG 2000 of `array` at the source's depth, with the source's colour and metadata boxes."""
-    joined = np.ascontiguousarray(np.squeeze(join_alpha(array, page.alpha)))
+    joined = np.ascontiguousarray(np.squeeze(join_alpha(array, fitting_alpha(page, array))))
     boxed = source.startswith(BOX_SIGNATURE)
     encoded = imagecodecs.jpeg2k_encode(
         joined.reshape(array.shape[0], array.shape[1], *joined.shape[2:]),
@@ -86,7 +94,8 @@ def encode(page: DecodedPage, array: Samples, source: bytes) -> bytes:
     palette = any(name == b"pclr" for name, _ in _boxes(dict(old)[b"jp2h"]))
     written = [box for box in _boxes(dict(new)[b"jp2h"]) if box[0] in _HEADER_WRITTEN]
     drop = _HEADER_WRITTEN | ({b"cdef"} if palette else set())
-    kept = [_rgb_colour(name, part) for name, part in _boxes(dict(old)[b"jp2h"]) if name not in drop]
+    inner = [(name, part) for name, part in _boxes(dict(old)[b"jp2h"]) if name not in drop]
+    kept = [_denser(*_rgb_colour(name, part), scale=enlargement(page, array)) for name, part in inner]
     header = b"".join(_box(name, part) for name, part in [*written, *kept])
     replaced = {b"jp2h": header, b"jp2c": dict(new)[b"jp2c"]}
     return b"".join(_box(name, replaced.pop(name, part)) for name, part in old if name != b"jp2c" or name in replaced)
@@ -99,6 +108,20 @@ def _without_profile(boxes: list[tuple[bytes, bytes]], inner: list[tuple[bytes, 
     kept = [(name, plain if name == b"colr" and part[:1] != b"\1" else part) for name, part in inner]
     bare = b"".join(_box(name, part) for name, part in kept)
     return b"".join(_box(name, bare if name == b"jp2h" else part) for name, part in boxes if name in _DECODED)
+
+
+def _denser(name: bytes, part: bytes, *, scale: int) -> tuple[bytes, bytes]:
+    """The resolution box of a picture that became larger: numerators times `scale`, where they still fit."""
+    if name != b"res " or scale == 1:
+        return name, part
+    boxes = []
+    for inner, value in _boxes(part):
+        numbers = list(struct.unpack_from(">HHHHbb", value)) if len(value) >= 10 else []
+        if numbers and max(numbers[0], numbers[2]) * scale <= 0xFFFF:
+            numbers[0], numbers[2] = numbers[0] * scale, numbers[2] * scale
+            value = struct.pack(">HHHHbb", *numbers) + value[10:]
+        boxes.append(_box(inner, value))
+    return name, b"".join(boxes)
 
 
 def _rgb_colour(name: bytes, part: bytes) -> tuple[bytes, bytes]:

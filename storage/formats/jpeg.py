@@ -12,7 +12,7 @@ import pyvips
 from storage.errors import IngestError
 from storage.formats import exif as exif_fields
 from storage.formats.jpeg_quality import table_quality
-from storage.formats.page import DecodedPage, Samples, check_pixels, split_alpha, to_vips, upright
+from storage.formats.page import DecodedPage, Samples, check_pixels, enlargement, split_alpha, to_vips, upright
 from storage.limits import IngestLimits
 
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
@@ -73,8 +73,11 @@ def decode(data: bytes, limits: IngestLimits) -> DecodedPage:
 
 
 def encode(page: DecodedPage, array: Samples, source: bytes) -> bytes:
-    """Return a JPEG of upright `array` (H, W[, 3]) uint8 with the metadata of `source`, 4:4:4, quality 95 or better."""
-    header = _read_header(source)
+    """Return a JPEG of upright `array` (H, W[, 3]) uint8 with the metadata of `source`, 4:4:4, quality 95 or better.
+
+    Of a multiple of the page's size, it has as many times the dots per inch.
+    """
+    header, scale = _read_header(source), enlargement(page, array)
     image = to_vips(array)
     encoded: bytes = image.jpegsave_buffer(
         Q=max(_LOWEST_QUALITY, math.ceil(page.jpeg_quality or 0)),
@@ -83,8 +86,8 @@ def encode(page: DecodedPage, array: Samples, source: bytes) -> bytes:
         interlace=header.frame == 0xC2,
         keep="none",
     )
-    density = next((part[:12] + b"\0\0" for part in header.payloads(_APP0, b"JFIF\0")), _NO_DENSITY)
-    kept = [_upright_segment(code, part) for code, part in header.segments if _is_metadata(code, part)]
+    density = next((_denser(part, scale=scale) for part in header.payloads(_APP0, b"JFIF\0")), _NO_DENSITY)
+    kept = [_upright_segment(code, part, scale=scale) for code, part in header.segments if _is_metadata(code, part)]
     body = [(code, part) for code, part in _segments(encoded) if code != _APP0]
     start = encoded.index(b"\xff\xda", _end_of_segments(encoded))
     parts = [(_APP0, density), *kept, *body]
@@ -180,15 +183,24 @@ def _density(header: _Header) -> tuple[float, float] | None:
     return None
 
 
+def _denser(part: bytes, *, scale: int) -> bytes:
+    """Return a JFIF header without thumbnail, its dots per inch or centimetre times `scale`; a mere ratio stays."""
+    if scale > 1 and len(part) >= 12 and part[7] in (1, 2):
+        x, y = (value * scale for value in struct.unpack_from(">HH", part, 8))
+        if max(x, y) <= 0xFFFF:
+            return part[:8] + struct.pack(">HH", x, y) + b"\0\0"
+    return part[:12] + b"\0\0"
+
+
 def _is_metadata(code: int, part: bytes) -> bool:
     if code == _APP2 and part.startswith(_MULTI_PICTURE):  # points at further pictures by byte offset
         return False
     return (_APP1 <= code <= 0xEF and code != _APP14) or code == _COMMENT
 
 
-def _upright_segment(code: int, part: bytes) -> tuple[int, bytes]:
+def _upright_segment(code: int, part: bytes, *, scale: int) -> tuple[int, bytes]:
     if code == _APP1 and part.startswith(_EXIF):
-        return code, _EXIF + exif_fields.reset_orientation(part[len(_EXIF) :])
+        return code, _EXIF + exif_fields.reset_orientation(part[len(_EXIF) :], scale=scale)
     if code == _APP1 and part.startswith(_XMP):
         return code, exif_fields.reset_xmp_orientation(part)
     return code, part

@@ -58,6 +58,33 @@ class DecodedPage:
         return 1 if self.array.ndim == 2 else int(self.array.shape[2])
 
 
+def enlarged_samples(array: Samples, *, scale: int) -> Samples:
+    """Return (H, W[, 3]) samples a whole number of times larger, linearly interpolated: never beyond their range."""
+    if scale == 1:
+        return array
+    import cv2
+
+    height, width = (side * scale for side in array.shape[:2])
+    # Pixel centres lie at half integers, as enlarging networks have them; vips would keep the corners in place.
+    return np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def enlargement(page: DecodedPage, array: Samples) -> int:
+    """Return how many times larger `array` is than the page, a whole number; raises ValueError when it is none."""
+    scale = int(array.shape[0]) // page.height
+    if scale < 1 or array.shape[:2] != (page.height * scale, page.width * scale):
+        raise ValueError(
+            f"page {page.page_index}: got an array of {array.shape[:2]}, expected {(page.height, page.width)} or a "
+            "whole multiple of it"
+        )
+    return scale
+
+
+def fitting_alpha(page: DecodedPage, array: Samples) -> Samples | None:
+    """Return the page's alpha at the size of `array`, None when it has none."""
+    return None if page.alpha is None else enlarged_samples(page.alpha, scale=enlargement(page, array))
+
+
 def check_pixels(width: int, height: int, limits: IngestLimits) -> None:
     """Raise IngestError when a header claims no pixels, or more than allowed; call before decoding."""
     if width < 1 or height < 1:

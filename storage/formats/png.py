@@ -11,7 +11,16 @@ import pyvips
 
 from storage.errors import IngestError
 from storage.formats import exif as exif_fields
-from storage.formats.page import DecodedPage, Samples, check_pixels, split_alpha, to_vips, upright
+from storage.formats.page import (
+    DecodedPage,
+    Samples,
+    check_pixels,
+    enlargement,
+    fitting_alpha,
+    split_alpha,
+    to_vips,
+    upright,
+)
 from storage.limits import IngestLimits
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -52,18 +61,22 @@ def decode(data: bytes, limits: IngestLimits) -> DecodedPage:
 
 
 def encode(page: DecodedPage, array: Samples, source: bytes) -> bytes:
-    """Return a PNG of upright `array` with alpha and metadata of the source, at the source's depth."""
-    chunks = _chunks(source)
+    """Return a PNG of upright `array` with alpha and metadata of the source, at the source's depth.
+
+    Of a multiple of the page's size, it has as many times the dots per inch.
+    """
+    chunks, scale = _chunks(source), enlargement(page, array)
     interlaced = chunks[0][1][12] == 1
     low = page.bits < 8 and page.alpha is None and array.ndim == 2
-    alpha = page.alpha
+    alpha = fitting_alpha(page, array)
     if page.bits < 8:
-        scale = np.uint8(255 // page.sample_max)
-        array, alpha = array * scale, None if alpha is None else alpha * scale
+        step = np.uint8(255 // page.sample_max)
+        array, alpha = array * step, None if alpha is None else alpha * step
     options: dict[str, Any] = {"bitdepth": page.bits} if low else {}
     encoded = to_vips(array, alpha).pngsave_buffer(compression=6, interlace=interlaced, keep="none", **options)
     critical = [(name, part) for name, part in _chunks(encoded) if name[0:1].isupper()]
-    kept = [_upright_chunk(name, part) for name, part in chunks if name[0:1].islower() and name not in _NOT_KEPT]
+    ancillary = [(name, part) for name, part in chunks if name[0:1].islower() and name not in _NOT_KEPT]
+    kept = [_upright_chunk(name, part, scale=scale) for name, part in ancillary]
     early = [chunk for chunk in kept if chunk[0] in _BEFORE_PALETTE]
     late = [chunk for chunk in kept if chunk[0] not in _BEFORE_PALETTE]
     first_data = next(index for index, (name, _) in enumerate(critical) if name == b"IDAT")
@@ -131,9 +144,12 @@ def _density(chunks: list[tuple[bytes, bytes]]) -> tuple[float, float] | None:
     return None
 
 
-def _upright_chunk(name: bytes, part: bytes) -> tuple[bytes, bytes]:
+def _upright_chunk(name: bytes, part: bytes, *, scale: int) -> tuple[bytes, bytes]:
     if name == b"eXIf":
-        return name, exif_fields.reset_orientation(part)
+        return name, exif_fields.reset_orientation(part, scale=scale)
+    if name == b"pHYs" and len(part) == 9:
+        x, y, unit = struct.unpack(">IIB", part)
+        return name, struct.pack(">IIB", min(x * scale, 2**31 - 1), min(y * scale, 2**31 - 1), unit)
     if name == b"iTXt" and part.startswith(_XMP_KEYWORD):
         return name, exif_fields.reset_xmp_orientation(part)
     return name, part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from storage.formats.page import DecodedPage, Samples, to_vips
+from storage.formats.page import DecodedPage, Samples, enlargement, fitting_alpha, to_vips
 from storage.formats.tiff import (
     MINISWHITE,
     PALETTE,
@@ -39,6 +40,7 @@ _JPEG_QUALITY = 95
 # Exif and GPS directories, and the unused codes that hold their place: tifffile writes no pointers of ours.
 _POINTERS = {34665: 34664, 34853: 34851}
 _INTEROPERABILITY = 40965
+_PIXEL_SIZES = (40962, 40963)
 # What the writer derives from pixels and layout; everything else is carried over as raw bytes.
 _STRUCTURAL = {
     254, 255, 256, 257, 258, 259, 262, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 288, 289, 292,
@@ -51,8 +53,9 @@ _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 def rewrite(
     source: bytes | Path, target: Path, replace: Callable[[DecodedPage], Samples], limits: IngestLimits
 ) -> None:
-    """Write `source` to `target` with the upright array `replace` returns for each page (same shape and depth).
+    """Write `source` to `target` with the upright array `replace` returns for each page: of its depth and size.
 
+    An array may be a whole number of times larger; dots per inch then grow as well.
     Reduced copies of a page (thumbnails, pyramid levels in the main chain) are made anew from the page before them.
     CCITT compression, which cannot be written, becomes deflate. Sub-directories other than EXIF and GPS are left out.
     """
@@ -78,8 +81,9 @@ def _write_page(writer: Any, file: Any, page: Any, decoded: DecodedPage, array: 
     photometric = "miniswhite" if int(page.photometric) == MINISWHITE else "minisblack" if array.ndim == 2 else "rgb"
     if photometric == "miniswhite":
         array = array.dtype.type(decoded.sample_max) - array
-    if decoded.alpha is not None:
-        array = np.concatenate([array[..., None] if array.ndim == 2 else array, decoded.alpha[..., None]], axis=2)
+    scale, alpha = enlargement(decoded, array), fitting_alpha(decoded, array)
+    if alpha is not None:
+        array = np.concatenate([array[..., None] if array.ndim == 2 else array, alpha[..., None]], axis=2)
     compression = _ENCODABLE.get(int(page.compression), "adobe_deflate")
     if compression == "jpeg" and decoded.alpha is not None:
         compression = "adobe_deflate"
@@ -92,7 +96,7 @@ def _write_page(writer: Any, file: Any, page: Any, decoded: DecodedPage, array: 
         options["predictor"] = True
     if decoded.alpha is not None:
         options["extrasamples"] = [int(page.extrasamples[0])] if page.extrasamples else [0]
-    _write(writer, file, page, array.view(np.bool_) if decoded.bits == 1 else array, options)
+    _write(writer, file, page, array.view(np.bool_) if decoded.bits == 1 else array, options, scale=scale)
 
 
 def _write_reduced(writer: Any, file: Any, page: Any, shown: Samples | None) -> None:
@@ -116,7 +120,7 @@ def _write_reduced(writer: Any, file: Any, page: Any, shown: Samples | None) -> 
     )
 
 
-def _write(writer: Any, file: Any, page: Any, array: Any, options: dict[str, Any]) -> None:
+def _write(writer: Any, file: Any, page: Any, array: Any, options: dict[str, Any], *, scale: int = 1) -> None:
     if page.is_tiled and page.tilelength % 16 == 0 and page.tilewidth % 16 == 0:
         options["tile"] = (page.tilelength, page.tilewidth)
     elif page.rowsperstrip and tag_orientation(page) < 5:
@@ -124,7 +128,8 @@ def _write(writer: Any, file: Any, page: Any, array: Any, options: dict[str, Any
     resolution = [page.tags.get(code) for code in (282, 283)]
     if all(tag is not None for tag in resolution):
         x, y = (tag.value for tag in resolution)
-        options["resolution"] = (y, x) if tag_orientation(page) >= 5 else (x, y)
+        x, y = (_times(value, scale) for value in ((y, x) if tag_orientation(page) >= 5 else (x, y)))
+        options["resolution"] = (x, y)
         unit = page.tags.get(296)
         options["resolutionunit"] = int(unit.value) if unit is not None else 2
     writer.write(
@@ -138,6 +143,11 @@ def _write(writer: Any, file: Any, page: Any, array: Any, options: dict[str, Any
         extratags=_carried_tags(file, page),
         **options,
     )
+
+
+def _times(fraction: Any, scale: int) -> Any:
+    """Return a (numerator, denominator) times `scale`, unchanged where it would no longer fit 32 bits."""
+    return (fraction[0] * scale, fraction[1]) if fraction[0] * scale < 2**32 else fraction
 
 
 def _carried_tags(file: Any, page: Any) -> list[tuple[int, int, int, bytes | int, bool]]:
@@ -168,8 +178,10 @@ def _append_directories(source: Any, target: Path) -> None:
             offset = struct.unpack(kind, source.filehandle.read(struct.calcsize(kind)))[0]
             start = written.filehandle.seek(0, 2)
             start += written.filehandle.write(b"\0" * (start % 2))
+            before, after = source.pages[place].aspage(), written.pages[place].aspage()
+            scale = math.isqrt(after.imagewidth * after.imagelength // (before.imagewidth * before.imagelength))
             try:
-                directory = _copy_directory(source, offset, start)
+                directory = _copy_directory(source, offset, start, scale=max(1, scale))
             except struct.error:  # the source's own directory is damaged: nothing of it can be carried over
                 directory = b"\0" * 24
             written.filehandle.write(directory)
@@ -179,8 +191,11 @@ def _append_directories(source: Any, target: Path) -> None:
             written.filehandle.write(struct.pack(source.byteorder + "H", code))
 
 
-def _copy_directory(source: Any, offset: int, start: int, *, nested: bool = False) -> bytes:
-    """Return the directory at `offset` of `source` as bytes to be placed at `start`, with its values behind it."""
+def _copy_directory(source: Any, offset: int, start: int, *, scale: int = 1, nested: bool = False) -> bytes:
+    """Return the directory at `offset` of `source` as bytes to be placed at `start`, with its values behind it.
+
+    Its width and height are multiplied by `scale`.
+    """
     order, handle = source.byteorder, source.filehandle
     wide = source.is_bigtiff
     head, entry, link = ("Q", "HHQ", "Q") if wide else ("H", "HHI", "I")
@@ -195,6 +210,10 @@ def _copy_directory(source: Any, offset: int, start: int, *, nested: bool = Fals
         tag, kind, number = struct.unpack_from(order + entry, raw, place)
         value = raw[place + size : place + size + room]
         length = _TYPE_SIZES.get(kind, 1) * number
+        if tag in _PIXEL_SIZES and kind in (3, 4) and number == 1:
+            code = order + ("H" if kind == 3 else "I")
+            size_px = struct.unpack_from(code, value)[0] * scale
+            value = struct.pack(code, size_px).ljust(room, b"\0") if size_px < 256 ** struct.calcsize(code) else value
         if tag == _INTEROPERABILITY and not nested:
             place_inside = struct.unpack(order + link, value)[0]
             inner = _copy_directory(source, place_inside, after + len(values), nested=True)

@@ -8,7 +8,16 @@ import pyvips
 
 from storage.errors import IngestError
 from storage.formats import exif as exif_fields
-from storage.formats.page import DecodedPage, Samples, check_pixels, split_alpha, to_vips, upright
+from storage.formats.page import (
+    DecodedPage,
+    Samples,
+    check_pixels,
+    enlargement,
+    fitting_alpha,
+    split_alpha,
+    to_vips,
+    upright,
+)
 from storage.limits import IngestLimits
 
 _HAS_ICC, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP = 0x20, 0x10, 0x08, 0x04
@@ -44,12 +53,12 @@ def decode(data: bytes, limits: IngestLimits) -> DecodedPage:
 def encode(page: DecodedPage, array: Samples, source: bytes) -> bytes:
     """Return a WebP of upright `array`: lossless if the source was, else quality 95; alpha and metadata kept."""
     lossless = page.compression == "webp-lossless"
-    encoded = to_vips(array, page.alpha).webpsave_buffer(
+    encoded = to_vips(array, fitting_alpha(page, array)).webpsave_buffer(
         lossless=lossless, exact=True, Q=75 if lossless else _LOSSY_QUALITY, smart_subsample=True, effort=4, keep="none"
     )
     pixels = [(name, part) for name, part in _chunks(encoded) if name in (b"ALPH", b"VP8 ", b"VP8L")]
     before = [(b"ICCP", page.icc)] if page.icc else []
-    after = [(b"EXIF", exif_fields.reset_orientation(page.exif))] if page.exif else []
+    after = [(b"EXIF", exif_fields.reset_orientation(page.exif, scale=enlargement(page, array)))] if page.exif else []
     after += [(b"XMP ", exif_fields.reset_xmp_orientation(page.xmp))] if page.xmp else []
     flags = (_HAS_ICC if page.icc else 0) | (_HAS_EXIF if page.exif else 0) | (_HAS_XMP if page.xmp else 0)
     flags |= _HAS_ALPHA if page.alpha is not None else 0

@@ -14,12 +14,14 @@ from models.benchmarking.baselines import unfit_reason
 from models.blocks import ResidualUNet, ResidualUpscaler, enlarge
 from models.degradations.resample import resize
 from models.methods.super_resolution import METHODS, Upscaler
+from models.routing.rules import UPSCALERS, RoutingOptions, enlargement, plan_for
 from models.run import Runner, RunSettings
 from models.training.corruption import Shrunk
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import get_recipe
 from models.training.run import start_from
 from models.training.validation import mean_psnr_db, validation_examples
+from models.types import DegradationEstimate, Estimated, ScratchReport
 
 
 class RandomUpscaler(Upscaler):
@@ -150,3 +152,41 @@ def test_a_benchmark_runs_an_upscaler_at_its_own_scale_only(scale: int) -> None:
     assert unfit_reason("drawn", scale=scale, has_mask=False) is None
     assert unfit_reason("drawn", scale=3, has_mask=False) == "drawn does not enlarge 3 times"
     assert unfit_reason("drawn", scale=1, has_mask=False) == "drawn changes the size"
+
+
+def clean_finding() -> tuple[DegradationEstimate, ScratchReport]:
+    nothing = Estimated(value=0.0, confidence=0.9)
+    estimate = DegradationEstimate(
+        noise_sigma=Estimated(value=20.0, confidence=0.9),
+        blur_sigma_px=nothing,
+        jpeg_quality=Estimated(value=100.0, confidence=0.9),
+        effective_scale=Estimated(value=1.0, confidence=0.9),
+        scratch_coverage=nothing,
+        fading=nothing,
+        colour_cast=nothing,
+    )
+    report = ScratchReport(
+        coverage=0.0, components=0, confidence=0.9, threshold=0.5, mask=None, mask_sha256=None, detector="test"
+    )
+    return estimate, report
+
+
+def test_pictures_are_enlarged_last_and_only_when_asked() -> None:
+    estimate, report = clean_finding()
+    assert enlargement(plan_for(estimate, report)) == 1
+    asked = RoutingOptions(strengths=(("upscale-x4", 1.0),))
+    plan = plan_for(estimate, report, options=asked)
+    assert [step.method_id for step in plan.steps] == ["denoise", "upscale-x4"]
+    assert plan.reason.endswith("enlargement 4 times was asked for.")
+    assert enlargement(plan) == 4
+    refused = RoutingOptions(strengths=(("upscale-x2", 0.0),))
+    assert enlargement(plan_for(estimate, report, options=refused)) == 1
+
+
+def test_two_enlargements_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="choose one"):
+        RoutingOptions(strengths=(("upscale-x2", 1.0), ("upscale-x4", 1.0)))
+
+
+def test_routing_knows_the_scale_of_every_upscaler() -> None:
+    assert {method.card.id: method.card.scale for method in METHODS} == UPSCALERS

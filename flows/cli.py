@@ -52,6 +52,10 @@ StrengthOption = Annotated[
     list[str] | None,
     typer.Option("--strength", metavar="METHOD=0..1", help="Strength of a method, 0 = never use it; may be repeated."),
 ]
+UpscaleOption = Annotated[
+    int | None,
+    typer.Option("--upscale", metavar="2|4", help="Also enlarge every picture so many times. Never done unless asked."),
+]
 FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
 UntilOption = Annotated[
     str | None, typer.Option("--until", metavar="HH:MM", help="Begin nothing more after this time; run again to go on.")
@@ -65,6 +69,7 @@ def restore(
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URL for results, outside the source.")],
     fill: FillOption = "fill",
     strength: StrengthOption = None,
+    upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -93,7 +98,7 @@ def restore(
         collection=collection,
         allow_colour=correct_colour,
         fill_method=fill,
-        strengths=_strengths(strength),
+        strengths=_strengths(strength, upscale=upscale),
         device=device,
         precision=precision.value,
         seed=seed,
@@ -113,6 +118,7 @@ def inspect(
     source: SourceArgument,
     fill: FillOption = "fill",
     strength: StrengthOption = None,
+    upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -126,7 +132,7 @@ def inspect(
     options = RestoreOptions(
         allow_colour=correct_colour,
         fill_method=fill,
-        strengths=_strengths(strength),
+        strengths=_strengths(strength, upscale=upscale),
         device=device,
         precision=precision.value,
         write_report=False,
@@ -245,8 +251,11 @@ def _stop(message: str) -> NoReturn:
     raise typer.Exit(EXIT_NOTHING_DONE)
 
 
-def _strengths(given: list[str] | None) -> tuple[tuple[str, float], ...]:
-    strengths: dict[str, float] = {}
+def _strengths(given: list[str] | None, *, upscale: int | None) -> tuple[tuple[str, float], ...]:
+    """Return the strengths that were asked for by method; a scale to enlarge by is one for the method of that scale."""
+    if upscale not in (None, 2, 4):
+        _stop(f"--upscale: got {upscale}, expected 2 or 4")
+    strengths: dict[str, float] = {} if upscale is None else {f"upscale-x{upscale}": 1.0}
     for text in given or []:
         method, _, number = text.partition("=")
         try:

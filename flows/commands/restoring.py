@@ -138,7 +138,9 @@ def _check_places(source: str, destination: str, *, untouched: bool) -> None:
 def _check_methods(options: RestoreOptions) -> None:
     """Raise UnknownMethodError, naming the nearest, or ValueError for a method that cannot be used as asked."""
     from models.registry import get_method
+    from tasks.route import routing_options
 
+    routing_options(options)
     for method_id, _ in options.strengths:
         get_method(method_id)
     if not get_method(options.fill_method).card.needs_mask:

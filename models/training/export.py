@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from models.training.loop import CHECKPOINT
-from models.training.recipes import get_recipe
+from models.training.recipes import Recipe, get_recipe
 from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
 
 DATA = [
@@ -33,7 +33,7 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
     card = WeightCard(
         id=recipe_id,
         sha256="",
-        network=f"ResidualUNet(in_channels={recipe.in_channels}, widths={recipe.widths}, blocks={recipe.blocks})",
+        network=_network_text(recipe),
         parameters=0,
         data=DATA,
         licence=LICENCE,
@@ -44,6 +44,12 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
         notes=previous,
     )
     return save_weights(network.state_dict(), card=card, folder=folder)
+
+
+def _network_text(recipe: Recipe) -> str:
+    first = f"scale={recipe.scale}" if recipe.scale > 1 else f"in_channels={recipe.in_channels}"
+    kind = "ResidualUpscaler" if recipe.scale > 1 else "ResidualUNet"
+    return f"{kind}({first}, widths={recipe.widths}, blocks={recipe.blocks})"
 
 
 def _commit() -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flows.commands.benchmark import benchmark_app
+from flows.commands.upkeep import upkeep_app
 
 EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
 _EXIT_CODES = (
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(upkeep_app)
 
 
 class Precision(StrEnum):

@@ -45,7 +45,7 @@ _RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
 @task(name="shard", task_run_name="shard {name}", cache_policy=NO_CACHE)
 def process_shard(*, name: str, job: dict[str, Any]) -> ShardSummary:
     """Bring one shard through all stages; each is cached, so that an interrupted shard goes on where it was."""
-    retried = job["options"]["retry"] is not None
+    retried = job["options"]["retry"] is not None or job["options"]["only"] is not None
     ingested = run_stage(ingest_shard, intact=lambda found: not (retried and found["quarantined"]), job=job)
     detected = run_stage(detect_scratches, job=job, ingested=ingested)
     assessed = run_stage(estimate_degradations, job=job, ingested=ingested, detected=detected)

@@ -18,7 +18,7 @@ from tasks.jobs import Identities, RestoreOptions
 
 _SUFFIXES = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 # Options that change how fast a run is or what it shows, but no pixel and no row.
-_WITHOUT_EFFECT = ("workers", "write_report", "collection", "incremental", "retry", "stop_at")
+_WITHOUT_EFFECT = ("workers", "write_report", "collection", "incremental", "retry", "only", "stop_at")
 
 
 @lru_cache(maxsize=1)

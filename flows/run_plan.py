@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from flows.home import lacuna_home
 from flows.run_identity import code_version, collection_name, run_identity
+from flows.run_options import check_methods
 from flows.run_summary import RunSummary
 from flows.run_work import Work
 from models.types import to_json
@@ -30,6 +31,7 @@ def prepare_run(source: str, destination: str, *, options: RestoreOptions) -> Sh
     Raises OutputError when results would meet the originals, ValueError for a device that is not there.
     """
     check_destination(source, Location(destination))
+    check_methods(options)
     source, target = Location(source).uri, Location(destination)
     identities = identify(options, code_version=code_version())
     run_id = run_identity(source, target.uri, options=options, identities=identities)
@@ -64,7 +66,7 @@ def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: da
     outcome = {name: value for name, value in to_json(summary).items() if name not in ("failures", "broken_shards")}
     outcome |= {"started_at": _iso(started_at), "finished_at": _iso(datetime.now(UTC)), "report_uri": report}
     outcome |= {"code_version": run.identities.code_version, "broken_shards": len(summary.broken_shards)}
-    outcome["kind"] = "retry" if run.options.retry is not None else "incremental" if work.increment else "whole"
+    outcome["kind"] = "whole" if work.increment is None else "incremental" if run.options.incremental else "retry"
     counts = [summary.restored, summary.untouched, summary.review, summary.quarantined, summary.failed]
     identity = json.dumps([[job.shard.content_sha256 for job in work.jobs], counts, summary.remaining, outcome["kind"]])
     record_outcome(run.catalogue_root, collection=run.collection, run_id=run.run_id, outcome=outcome, identity=identity)

@@ -106,10 +106,12 @@ def summarize_run(
         unchanged=0 if found is None else found.unchanged,
         source_missing=0 if found is None else found.missing,
         remaining=sum(len(job.shard.members) for job in work.jobs if job.shard.shard_id not in ended),
-        nothing_to_do=_nothing_to_do(found) if found is not None and found.nothing else None,
+        nothing_to_do=_nothing_to_do(run, found) if found is not None and found.nothing else None,
     )
 
 
-def _nothing_to_do(found: Increment) -> str:
+def _nothing_to_do(run: ShardJob, found: Increment) -> str:
+    if not run.options.incremental:
+        return f"nothing to retry: {run.source} no longer holds any of them"
     failed = f"; {found.unsuccessful} failed or were quarantined earlier: `lacuna retry`" if found.unsuccessful else ""
     return f"nothing new: all {found.unchanged} images are as they were restored{failed}"

@@ -17,7 +17,7 @@ from tasks.increment import (
     Comparison,
     Increment,
     amend_rows,
-    choose_failed,
+    choose,
     compare_source,
     decide,
     retry_increment,
@@ -41,9 +41,10 @@ class Work:
 
 def plan_work(run: ShardJob) -> Work:
     """Return what is to be done; nothing is written. Raises IngestError when the source is missing or unusable."""
-    if run.options.retry is not None or run.options.incremental:
+    options = run.options
+    if options.incremental or options.retry is not None or options.only is not None:
         return _increment(run)
-    found: Any = survey_source(source=run.source, options=to_json(run.options))
+    found: Any = survey_source(source=run.source, options=to_json(options))
     shards = _hashed(run, [from_json(Shard, shard) for shard in found])
     return Work(jobs=_jobs(run, shards, duplicates_of(shards)))
 
@@ -51,14 +52,10 @@ def plan_work(run: ShardJob) -> Work:
 def _increment(run: ShardJob) -> Work:
     found: Any = compare_source(run=to_json(run))
     members, compared = cast(tuple[list[SourceMember], Comparison], found)
-    kinds = run.options.retry
-    if kinds is None:
+    if run.options.retry is None and run.options.only is None:
         increment = decide(compared, _read(run, compared.to_hash), options=run.options)
     else:
-        chosen, known_kinds = choose_failed(members, compared.state, kinds=kinds)
-        if unknown := sorted(set(kinds) - set(known_kinds)):
-            have = ", ".join(known_kinds) or "no failures at all"
-            raise ValueError(f"--error-kind: got {', '.join(unknown)}, but {run.destination} has {have}")
+        chosen = choose(members, compared.state, options=run.options)
         increment = retry_increment(chosen, compared.state, _read(run, chosen), options=run.options)
     announce("found", sum(len(shard.members) for shard in increment.shards))
     return Work(jobs=_jobs(run, increment.shards, increment.duplicates), increment=increment)
@@ -73,7 +70,7 @@ def begin_work(run: ShardJob, work: Work) -> None:
     settings = {
         "source": run.source,
         "destination": run.destination,
-        "options": to_json(replace(run.options, incremental=False, retry=None, stop_at=None)),
+        "options": to_json(replace(run.options, incremental=False, retry=None, only=None, stop_at=None)),
         "identities": {name: value for name, value in to_json(run.identities).items() if name != "code_version"},
     }
     record_settings(run.catalogue_root, collection=run.collection, run_id=run.run_id, settings=settings)

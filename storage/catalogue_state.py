@@ -36,7 +36,7 @@ SELECT run_id, shard_id, relative_path, max(finished_at) AS finished_at, any_val
        any_value(source_state) AS source_state, any_value(source_uri) AS source_uri,
        any_value(duplicate_of) AS duplicate_of,
        any_value(error_kind) FILTER (WHERE status IN ('failed', 'quarantined')) AS error_kind,
-       bool_or(status IN ('failed', 'quarantined')) AS unsuccessful
+       bool_or(status IN ('failed', 'quarantined')) AS unsuccessful, bool_or(output_sha256 IS NOT NULL) AS has_output
 FROM images WHERE collection = $collection GROUP BY run_id, shard_id, relative_path
 """
 
@@ -56,6 +56,7 @@ class KnownFile:
     source_state: str | None
     error_kind: str | None
     unsuccessful: bool
+    has_output: bool
     duplicate_of: str | None
     finished_at: datetime | None
 
@@ -85,7 +86,7 @@ def load_state(root: Location, *, collection: str) -> CatalogueState:
     if not committed_shards(root, collection=collection):
         return state
     with connect(root, tables=("images",)) as connection:
-        found = connection.execute(_FILES, {"collection": collection}).to_arrow_table()
+        found = connection.sql(_FILES, params={"collection": collection}).to_arrow_table()
     for batch in found.to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
             shard = (row.pop("run_id"), collection, row.pop("shard_id"))

@@ -22,7 +22,7 @@ import fsspec
 
 from storage.errors import OutputError
 from storage.faults import explained, response_code
-from storage.objects import ObjectFile, listed
+from storage.objects import ObjectFile, Upload, give_up, listed, unfinished
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # A listing cached by one client hides what another worker wrote since.
@@ -289,6 +289,15 @@ class Location:
             found = self.filesystem.find(self.key, detail=True) if self.is_local or self.exists() else {}
         begin = f"{self.key.rstrip('/')}/{starting}"
         yield from (found[key] for key in sorted(found) if not starting or key.startswith(begin))
+
+    def unfinished_uploads(self) -> Iterator[Upload]:
+        """Yield the uploads below this place that were begun and neither finished nor given up; none on a disk."""
+        if self.scheme in _OPTIONS:
+            yield from unfinished(self.filesystem, self.key, self.uri)
+
+    def abort_upload(self, path: str, *, upload_id: str) -> None:
+        """Give up an upload to `path` below this place; nothing happens when it is gone already."""
+        give_up(self.filesystem, self.join(path).key, self.uri, upload_id=upload_id)
 
     def list(self, prefix: str = "") -> builtins.list[str]:
         """Return the sorted relative paths of every object below `prefix`."""

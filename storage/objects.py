@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from storage.faults import explained
@@ -67,3 +70,38 @@ def listed(filesystem: Any, key: str, uri: str, *, starting: str = "") -> Iterat
         if not page.get("IsTruncated"):
             return
         wanted["ContinuationToken"] = page["NextContinuationToken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload in parts that is under way or was left behind: `path` below the place asked about."""
+
+    path: str
+    upload_id: str
+    started: datetime
+
+
+def unfinished(filesystem: Any, key: str, uri: str) -> Iterator[Upload]:
+    """Yield the unfinished uploads below `key` (bucket/prefix); nothing for a missing bucket."""
+    bucket, prefix, _ = filesystem.split_path(key)
+    prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+    wanted = {"Bucket": bucket, "Prefix": prefix}
+    while True:
+        try:
+            with explained(uri):
+                page = filesystem.call_s3("list_multipart_uploads", **wanted)
+        except FileNotFoundError:
+            return
+        for item in page.get("Uploads", ()):
+            if item["Key"].startswith(prefix):
+                yield Upload(item["Key"].removeprefix(prefix), item["UploadId"], item["Initiated"])
+        if not page.get("IsTruncated"):
+            return
+        wanted |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
+def give_up(filesystem: Any, key: str, uri: str, *, upload_id: str) -> None:
+    """Abort one unfinished upload to `key` (bucket/key); nothing happens when it is gone already."""
+    bucket, name, _ = filesystem.split_path(key)
+    with suppress(FileNotFoundError), explained(uri):
+        filesystem.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload_id)

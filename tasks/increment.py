@@ -5,7 +5,7 @@ Never by date: a date says when a file was copied, not what is in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,14 +75,19 @@ class Increment:
         return not (self.shards or self.notes or self.stale)
 
 
-def compare_listing(members: Iterable[SourceMember], state: CatalogueState) -> Comparison:
-    """Sort the members of a source by what its listing alone says about them."""
+def compare_listing(members: Iterable[SourceMember], state: CatalogueState, *, outputs: Collection[str]) -> Comparison:
+    """Sort the members of a source by what its listing alone says about them.
+
+    outputs: what the listing of the results holds. A picture whose result is gone is not done, and counts as changed.
+    """
     compared, listed = Comparison(state=state), set()
     for member in members:
         listed.add(member.relative_path)
         known = state.files.get(member.relative_path)
         if known is None:
             compared.new.append(member)
+        elif known.has_output and member.relative_path not in outputs:
+            compared.changed.append(member)
         elif _certainly_same(member, known):
             compared.same += 1
             _note_presence(compared.notes, member, known)
@@ -122,17 +127,14 @@ def decide(compared: Comparison, hashed: Hashed, *, options: RestoreOptions) -> 
     )
 
 
-def choose_failed(
-    members: Iterable[SourceMember], state: CatalogueState, *, kinds: Sequence[str]
-) -> tuple[list[SourceMember], list[str]]:
-    """Return (members whose row says failed or quarantined, with one of `kinds` or any, all kinds there are)."""
-    failed = {path: known.error_kind or "" for path, known in state.files.items() if known.unsuccessful}
-    chosen = [
-        member
-        for member in members
-        if member.relative_path in failed and (not kinds or failed[member.relative_path] in kinds)
-    ]
-    return chosen, sorted(set(failed.values()))
+def choose(members: Iterable[SourceMember], state: CatalogueState, *, options: RestoreOptions) -> list[SourceMember]:
+    """Return the members that the options name (`only`), or whose row says failed or quarantined, as `retry` asks."""
+    if options.only is not None:
+        wanted = set(options.only)
+    else:
+        failed = {path: known for path, known in state.files.items() if known.unsuccessful}
+        wanted = {path for path, known in failed.items() if not options.retry or known.error_kind in options.retry}
+    return [member for member in members if member.relative_path in wanted]
 
 
 def retry_increment(
@@ -230,7 +232,9 @@ def compare_source(*, run: dict[str, Any]) -> Any:
             "empty",
             f"{job.source} holds no pictures; expected JPEG, PNG, TIFF, WebP or JPEG 2000 files, in folders or not.",
         )
-    return members, compare_listing(members, load_state(job.catalogue_root, collection=job.collection))
+    state = load_state(job.catalogue_root, collection=job.collection)
+    outputs = set(job.images_root.list()) if state.files else set()
+    return members, compare_listing(members, state, outputs=outputs)
 
 
 @task(name="amend", cache_policy=NO_CACHE, **NETWORK_FAULTS)

@@ -33,7 +33,8 @@ class RestoreOptions:
     same relative paths (any suffix), to measure against. shard_images, shard_bytes: about how much is one unit of
     work. workers: shards in progress at once, so that decoding and writing overlap with computing. incremental: only
     what is new or changed since the catalogue's state. retry: only images that failed or were quarantined, with one of
-    these kinds of error, () = any. stop_at: when to begin no further shard, HH:MM of this machine's clock or ISO 8601.
+    these kinds of error, () = any. only: only these files, changed or not. stop_at: when to begin no further shard,
+    HH:MM of this machine's clock or ISO 8601.
     """
 
     collection: str | None = None
@@ -51,6 +52,7 @@ class RestoreOptions:
     write_report: bool = True
     incremental: bool = False
     retry: tuple[str, ...] | None = None
+    only: tuple[str, ...] | None = None
     stop_at: str | None = None
     limits: IngestLimits = field(default_factory=IngestLimits)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
+from flows.run_options import check_methods
 from flows.run_summary import BrokenShardsError, RunSummary
 from models.types import to_json
 from storage.catalogue import query
@@ -38,7 +39,7 @@ def run(source: str, destination: str, *, options: RestoreOptions, as_json: bool
     with nullcontext() if as_json else console.status("Starting…"):
         from flows.restore_archive import restore_archive
 
-        _check_methods(options)
+        check_methods(options)
     bar = ArchiveProgress(console, visible=not as_json)
     try:
         with bar, listening(bar.hear):
@@ -133,18 +134,6 @@ def _check_places(source: str, destination: str, *, untouched: bool) -> None:
     check_destination(source, target)
     if not untouched:
         check_writable(destination)
-
-
-def _check_methods(options: RestoreOptions) -> None:
-    """Raise UnknownMethodError, naming the nearest, or ValueError for a method that cannot be used as asked."""
-    from models.registry import get_method
-    from tasks.route import routing_options
-
-    routing_options(options)
-    for method_id, _ in options.strengths:
-        get_method(method_id)
-    if not get_method(options.fill_method).card.needs_mask:
-        raise ValueError(f"--fill: {options.fill_method} fills no holes; `lacuna methods` lists those that do")
 
 
 def print_summary(summary: RunSummary, *, gain: tuple[float, float] | None = None) -> None:

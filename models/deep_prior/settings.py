@@ -1,0 +1,157 @@
+"""How a fit is run, and the published settings of each experiment as named presets.
+
+Ulyanov, Vedaldi and Lempitsky, "Deep Image Prior", CVPR 2018, and the notebooks its authors published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.deep_prior.networks import SkipSettings
+from models.deep_prior.sources import SourceKind
+from models.deep_prior.variants import ResNetSettings, UNetSettings
+
+NetworkSettings = SkipSettings | ResNetSettings | UNetSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """How long and how to optimize.
+
+    `perturbation`: σ of the noise added to the source anew in each iteration. `smoothing`: the result is the running
+    mean that keeps this share of itself per iteration (0 = the latest output). `backtrack_db`: when the PSNR to the
+    observation falls by more than this in one iteration, the parameters of the one before come back (None = never).
+    `seconds`: a second budget beside `iterations`; it makes results depend on the machine.
+    """
+
+    iterations: int
+    learning_rate: float = 0.01
+    source: SourceKind = "noise"
+    source_channels: int = 32
+    perturbation: float = 0.0
+    smoothing: float = 0.0
+    backtrack_db: float | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ValueError(f"FitSettings: got {self.iterations} iterations, expected at least 1")
+        if not 0.0 <= self.smoothing < 1.0:
+            raise ValueError(f"FitSettings: got a smoothing of {self.smoothing}, expected 0 to below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopSettings:
+    """When to stop without the true picture.
+
+    "held-out" keeps `fraction` of the known pixels from the fit (inpainting); "variance" watches a window of outputs,
+    "moving-variance" the same without the window's memory (denoising).
+    """
+
+    rule: Literal["held-out", "variance", "moving-variance"]
+    patience: int = 1000
+    window: int = 100
+    fraction: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A network and how it is fitted. `stop` None = all iterations, as published."""
+
+    network: NetworkSettings
+    fit: FitSettings
+    stop: StopSettings | None = None
+
+
+def _hourglass(width: int, *, skip: int, upsampling: Literal["nearest", "bilinear"]) -> SkipSettings:
+    return SkipSettings(down=(width,) * 5, up=(width,) * 5, skip=(skip,) * 5, upsampling=upsampling)
+
+
+_SMOOTH = _hourglass(128, skip=4, upsampling="bilinear")
+_LIBRARY_WIDTHS = (16, 32, 64, 128, 128, 128)
+
+
+def _library(depth: int) -> Preset:
+    widths = _LIBRARY_WIDTHS[:depth]
+    network = SkipSettings(down=widths, up=widths, skip=(0,) * depth, kernel_down=5, upsampling="nearest", mix_up=False)
+    # The published code names a noise on the parameters here, which has no effect in it.
+    return Preset(network=network, fit=FitSettings(iterations=3001, source_channels=1))
+
+
+DENOISE_SIGMA_25 = Preset(
+    network=_SMOOTH, fit=FitSettings(iterations=3000, perturbation=1 / 30, smoothing=0.99, backtrack_db=5.0)
+)
+DENOISE_SIGMA_50 = Preset(
+    network=_SMOOTH, fit=FitSettings(iterations=3000, perturbation=1 / 20, smoothing=0.99, backtrack_db=5.0)
+)
+JPEG = Preset(
+    network=SkipSettings(down=(8, 16, 32, 64, 128), up=(8, 16, 32, 64, 128), skip=(0, 0, 0, 4, 4)),
+    fit=FitSettings(iterations=2400, source_channels=3, perturbation=1 / 30, smoothing=0.99, backtrack_db=5.0),
+)
+UPSCALE_4 = Preset(network=_SMOOTH, fit=FitSettings(iterations=2000, perturbation=0.03))
+UPSCALE_8 = Preset(network=_SMOOTH, fit=FitSettings(iterations=4000, perturbation=0.05))
+INPAINT_TEXT = Preset(
+    network=_hourglass(128, skip=128, upsampling="nearest"), fit=FitSettings(iterations=6001, perturbation=0.03)
+)
+INPAINT_VASE = Preset(
+    network=_hourglass(128, skip=0, upsampling="nearest"),
+    fit=FitSettings(iterations=5001, source="meshgrid", source_channels=2, perturbation=0.03),
+)
+INPAINT_LIBRARY_DEPTH_6, INPAINT_LIBRARY_DEPTH_4, INPAINT_LIBRARY_DEPTH_2 = _library(6), _library(4), _library(2)
+INPAINT_LIBRARY_RESNET = Preset(
+    network=ResNetSettings(), fit=FitSettings(iterations=3001, learning_rate=0.001, source_channels=1)
+)
+INPAINT_LIBRARY_UNET = Preset(
+    network=UNetSettings(), fit=FitSettings(iterations=3001, learning_rate=0.001, source_channels=1)
+)
+INPAINT_HALF_MISSING = Preset(
+    network=_SMOOTH, fit=FitSettings(iterations=11000, learning_rate=0.001, perturbation=0.03)
+)
+INPAINT_FEW_KNOWN = Preset(
+    network=SkipSettings(down=(16, 32, 64, 128, 128), up=(16, 32, 64, 128, 128), skip=(0,) * 5, downsampling="average"),
+    fit=FitSettings(iterations=1000),
+)
+FLASH = Preset(
+    network=SkipSettings(
+        down=(128,) * 5,
+        up=(128,) * 5,
+        skip=(4,) * 5,
+        upsampling=("nearest", "nearest", "bilinear", "bilinear", "bilinear"),
+    ),
+    fit=FitSettings(iterations=601, learning_rate=0.1, source_channels=3),
+)
+PUBLISHED: dict[str, Preset] = {
+    "denoise-sigma-25": DENOISE_SIGMA_25,
+    "denoise-sigma-50": DENOISE_SIGMA_50,
+    "jpeg": JPEG,
+    "upscale-4": UPSCALE_4,
+    "upscale-8": UPSCALE_8,
+    "inpaint-text": INPAINT_TEXT,
+    "inpaint-vase": INPAINT_VASE,
+    "inpaint-library-depth-6": INPAINT_LIBRARY_DEPTH_6,
+    "inpaint-library-depth-4": INPAINT_LIBRARY_DEPTH_4,
+    "inpaint-library-depth-2": INPAINT_LIBRARY_DEPTH_2,
+    "inpaint-library-resnet": INPAINT_LIBRARY_RESNET,
+    "inpaint-library-unet": INPAINT_LIBRARY_UNET,
+    "inpaint-half-missing": INPAINT_HALF_MISSING,
+    "inpaint-few-known": INPAINT_FEW_KNOWN,
+    "flash": FLASH,
+}
+
+# Our own: the published network with a running mean, ten times its rate and held-out pixels that say when to stop.
+FILL = Preset(
+    network=_SMOOTH,
+    fit=FitSettings(iterations=4000, perturbation=0.03, smoothing=0.99, backtrack_db=5.0),
+    stop=StopSettings(rule="held-out", patience=600),
+)
+FILL_FAST = Preset(
+    network=_hourglass(48, skip=4, upsampling="bilinear"),
+    fit=FitSettings(iterations=1500, perturbation=0.03, smoothing=0.98, backtrack_db=5.0),
+    stop=StopSettings(rule="held-out", patience=300),
+)
+DENOISE = Preset(
+    network=_SMOOTH,
+    fit=FitSettings(iterations=5000, perturbation=1 / 30, smoothing=0.99, backtrack_db=5.0),
+    stop=StopSettings(rule="variance", patience=1000),
+)

@@ -12,7 +12,7 @@ from flows.run_options import check_methods
 from flows.run_summary import RunSummary
 from flows.run_work import Work
 from models.types import to_json
-from storage.catalogue import retire_shards
+from storage.catalogue import committed_shards, retire_shards
 from storage.locations import Location
 from storage.outputs import check_destination
 from storage.run_records import record_outcome
@@ -74,8 +74,10 @@ def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: da
 
 
 def _report(run: ShardJob, work: Work, *, summary: RunSummary) -> str | None:
-    nothing_to_show = work.increment is None and (summary.images == 0 or len(summary.broken_shards) == len(work.jobs))
-    if run.previews is None or nothing_to_show:
+    committed = len(work.jobs) - len(summary.broken_shards) if summary.images else 0
+    if work.increment is not None:
+        committed = len(committed_shards(run.catalogue_root, collection=run.collection))
+    if run.previews is None or not committed:
         return None
     facts = {
         "run_id": run.run_id,

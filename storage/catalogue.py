@@ -113,9 +113,9 @@ def retire_shards(root: Location, *, run_id: str, collection: str, keep: Collect
     return len(gone)
 
 
-def retire_shard(root: Location, shard: ShardKey) -> None:
-    """Move all files of one shard to superseded/; nothing happens when there is none."""
-    _supersede(root, contents(root, shard), shard=shard, keep=None)
+def retire_shard(root: Location, shard: ShardKey, *, keep: str | None = None) -> None:
+    """Move all files of one shard, but that at the place `keep`, to superseded/; nothing happens without any."""
+    _supersede(root, [place for place in contents(root, shard) if place != keep], shard=shard, keep=keep)
 
 
 def connect(root: Location, *, tables: Collection[str] = tuple(TABLES)) -> duckdb.DuckDBPyConnection:
@@ -124,7 +124,7 @@ def connect(root: Location, *, tables: Collection[str] = tuple(TABLES)) -> duckd
     Columns that files of an older schema do not have are null. Raises CatalogueError when there is no catalogue. The
     caller closes the connection.
     """
-    places = list(committed_shards(root).values())
+    places = [found[-1] for found in committed_shards(root).values()]
     if not places:
         raise CatalogueError(
             f"There is no catalogue at {root}; expected an images folder with Parquet files. Restore something first."
@@ -231,18 +231,18 @@ def _files_of(root: Location, table: str, shard: ShardKey) -> list[Entry]:
     return [entry for entry in found if (match := _FILE.search(entry.path)) and match.group(3) == shard_id]
 
 
-def committed_shards(root: Location, *, collection: str | None = None) -> dict[ShardKey, str]:
-    """Return {shard: place of its file}, sorted; of two contents of one shard, left by a crash, the newer.
+def committed_shards(root: Location, *, collection: str | None = None) -> dict[ShardKey, list[str]]:
+    """Return {shard: places of its files, the current one last}, sorted; more than one only after a crash.
 
     collection: of this one only.
     """
-    newest: dict[ShardKey, tuple[float, str]] = {}
+    found: dict[ShardKey, list[tuple[float, str]]] = {}
     for entry in root.entries("images"):
         match = _FILE.search(entry.path)
         if match and collection in (None, match.group(2)):
             key = (match.group(1), match.group(2), match.group(3))
-            newest[key] = max(newest.get(key, (-1.0, "")), (entry.modified, entry.path.removeprefix("images/")))
-    return {key: newest[key][1] for key in sorted(newest)}
+            found.setdefault(key, []).append((entry.modified, entry.path.removeprefix("images/")))
+    return {key: [place for _, place in sorted(found[key])] for key in sorted(found)}
 
 
 def _fetched(root: Location, paths: Sequence[str], *, reader: object) -> Path:

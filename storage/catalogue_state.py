@@ -70,7 +70,7 @@ class CatalogueState:
     """The current rows of one collection, by relative path of the source file.
 
     stale: rows that a newer row of the same file made obsolete, as the relative paths in each shard: what a killed run,
-    or a whole run with other settings, left behind.
+    or a whole run with other settings, left behind; none for a shard of which an older file is still there.
     """
 
     files: dict[str, KnownFile] = field(default_factory=dict)
@@ -83,8 +83,10 @@ def load_state(root: Location, *, collection: str) -> CatalogueState:
     Nothing for a catalogue or collection that is not there.
     """
     state = CatalogueState()
-    if not committed_shards(root, collection=collection):
+    shards = committed_shards(root, collection=collection)
+    if not shards:
         return state
+    state.stale = {shard: set() for shard, places in shards.items() if len(places) > 1}
     with connect(root, tables=("images",)) as connection:
         found = connection.sql(_FILES, params={"collection": collection}).to_arrow_table()
     for batch in found.to_batches(max_chunksize=10_000):
@@ -133,7 +135,8 @@ def amend_shard(
         retire_shard(root, shard)
         return
     kept["images"] = [{**row, **notes.get(row["relative_path"], {})} for row in kept["images"]]
-    if kept == rows and len(places) == 1:
+    if kept == rows:
+        retire_shard(root, shard, keep=places[-1])
         return
     run_id, collection, shard_id = shard
     digest = _digest(kept["images"])

@@ -1,0 +1,107 @@
+"""Fixity of outputs, and what killed runs leave behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.catalogue import commit_shard
+from storage.errors import CatalogueError
+from storage.fixity import check_outputs
+from storage.leftovers import Leftover, find_leftovers, remove_leftover
+from storage.locations import Location
+
+
+def output(out: Path, name: str, *, run_id: str = "r1", hours: int = 0, mask: bool = False) -> None:
+    data = f"{name} of {run_id}".encode()
+    Location(out).join("images", name).write_bytes_atomic(data)
+    row: dict[str, Any] = {"image_id": name, "relative_path": name, "source_uri": name, "code_version": "1"}
+    row |= {"status": "restored", "output_sha256": hashlib.sha256(data).hexdigest(), "page_index": 0, "page_count": 1}
+    row |= {"finished_at": datetime.now(UTC) + timedelta(hours=hours)}
+    if mask:
+        row["mask_uri"] = Location(out).join("masks", f"{name}.png").uri
+        Location(out).join("masks", f"{name}.png").write_bytes_atomic(b"mask")
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    place = {"run_id": run_id, "collection": "c", "shard_id": digest[:16], "content_sha256": digest}
+    commit_shard(Location(out).join("catalogue"), **place, images=[row])
+
+
+def test_whole_outputs_are_intact(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    for name in ("a.png", "b/ä b.png"):
+        output(tmp_path, name, mask=True)
+    report = check_outputs(str(tmp_path), progress=lambda done, total: seen.append((done, total)))
+    assert (report.checked, report.intact, report.damaged, report.unrecorded) == (4, 4, (), 0)
+    assert seen == [(4, 4)]
+
+
+def test_what_is_missing_or_changed_is_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        output(tmp_path, name, mask=name == "d.png")
+    (tmp_path / "images/a.png").unlink()
+    (tmp_path / "images/b.png").write_bytes(b"b.png OF r1")  # of the same size
+    (tmp_path / "masks/d.png.png").unlink()
+    (tmp_path / "images/stray.png").write_bytes(b"?")
+    report = check_outputs(str(tmp_path))
+    found = [(damage.path, damage.relative_path, damage.problem) for damage in report.damaged]
+    assert found == [
+        ("images/a.png", "a.png", "missing"),
+        ("images/b.png", "b.png", "changed"),
+        ("masks/d.png.png", "d.png", "missing"),
+    ]
+    assert (report.checked, report.intact, report.unrecorded) == (5, 2, 1)
+
+
+def test_the_last_run_says_what_an_output_should_be(tmp_path: Path) -> None:
+    output(tmp_path, "a.png", run_id="r1")
+    output(tmp_path, "a.png", run_id="r2", hours=1)
+    assert check_outputs(str(tmp_path)).damaged == ()
+
+
+def test_a_destination_that_was_moved_can_be_checked(tmp_path: Path) -> None:
+    output(tmp_path / "before", "a.png", mask=True)
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert check_outputs(str(tmp_path / "after")).intact == 2
+
+
+def test_without_a_catalogue_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="no catalogue"):
+        check_outputs(str(tmp_path))
+
+
+LEFT = ("images/a/.0123456789abcdef.part", ".lacuna-77-1234567", "report/.preview-ab_12XYZ", "report/.report.html.77")
+KEPT = ("images/a/x.png", "images/.0123456789abcdef.png", "images/.hidden", "images/a/.0123.part", "masks/x.png.part")
+
+
+def test_only_leftovers_of_ours_and_only_old_ones_are_found(tmp_path: Path) -> None:
+    for name in (*LEFT, *KEPT):
+        Location(tmp_path).join(name).write_bytes_atomic(b"12345")
+    assert list(find_leftovers(str(tmp_path), older_than_seconds=3600)) == []
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    found = list(find_leftovers(str(tmp_path), older_than_seconds=3600))
+    assert sorted(leftover.path for leftover in found) == sorted(LEFT)
+    assert {(leftover.kind, leftover.bytes) for leftover in found} == {("temporary", 5)}
+    assert all((tmp_path / name).exists() for name in LEFT), "finding removes nothing"
+    for leftover in found:
+        remove_leftover(str(tmp_path), leftover)
+        remove_leftover(str(tmp_path), leftover)  # gone already
+    assert sorted(Location(tmp_path).list()) == sorted(KEPT)
+
+
+def test_an_output_cannot_be_removed_as_a_leftover(tmp_path: Path) -> None:
+    output(tmp_path, "a.png")
+    wrong = Leftover(path="images/a.png", kind="temporary", modified=datetime.now(UTC))
+    with pytest.raises(ValueError, match="it stays"):
+        remove_leftover(str(tmp_path), wrong)
+    assert (tmp_path / "images/a.png").exists()
+
+
+def test_a_place_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a folder"):
+        list(find_leftovers(str(tmp_path / "nowhere"), older_than_seconds=0))

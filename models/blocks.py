@@ -7,25 +7,31 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, pixel_shuffle, pixel_unshuffle
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), 3x3, no bias and no normalization: nothing in it depends on the tile's statistics."""
+    """x + conv(relu(conv(x))), 3x3, no bias and no normalization: nothing in it depends on the tile's statistics.
 
-    def __init__(self, width: int) -> None:
+    `slope` is the ReLU's below zero. Without one and without bias, a channel whose answer to plain grey is negative
+    may never wake again.
+    """
+
+    def __init__(self, width: int, *, slope: float = 0.0) -> None:
         super().__init__()
+        self.slope = slope
         self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.second(torch.relu(self.first(x)))
+        features = self.first(x)
+        change: Tensor = self.second(leaky_relu(features, self.slope) if self.slope else torch.relu(features))
         return x + change
 
 
-def residual_stack(width: int, *, count: int) -> nn.Sequential:
+def residual_stack(width: int, *, count: int, slope: float = 0.0) -> nn.Sequential:
     """Return `count` residual blocks of the same width, one after another."""
-    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+    return nn.Sequential(*(ResidualBlock(width, slope=slope) for _ in range(count)))
 
 
 class ResidualUNet(nn.Module):
@@ -46,21 +52,22 @@ class ResidualUNet(nn.Module):
         widths: Sequence[int] = (64, 96, 128),
         blocks: int = 2,
         unshuffle: int = 2,
+        slope: float = 0.0,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.unshuffle = unshuffle
         self.depth = len(widths) - 1
         self.head = nn.Conv2d(in_channels * unshuffle**2, widths[0], 3, padding=1, bias=False)
-        self.encoders = nn.ModuleList(residual_stack(width, count=blocks) for width in widths[:-1])
+        self.encoders = nn.ModuleList(residual_stack(width, count=blocks, slope=slope) for width in widths[:-1])
         self.downs = nn.ModuleList(
             nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in pairwise(widths)
         )
-        self.body = residual_stack(widths[-1], count=blocks)
+        self.body = residual_stack(widths[-1], count=blocks, slope=slope)
         self.ups = nn.ModuleList(
             nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in pairwise(widths)
         )
-        self.decoders = nn.ModuleList(residual_stack(width, count=blocks) for width in widths[:-1])
+        self.decoders = nn.ModuleList(residual_stack(width, count=blocks, slope=slope) for width in widths[:-1])
         self.tail = nn.Conv2d(widths[0], out_channels * unshuffle**2, 3, padding=1, bias=False)
 
     @property
@@ -88,15 +95,16 @@ class ResidualUNet(nn.Module):
 class ResidualUpscaler(ResidualUNet):
     """The same trunk at the resolution of a small RGB picture; it predicts what its bicubic enlargement lacks.
 
-    One convolution and a pixel shuffle make all pixels of the large picture at once (Shi et al., "Real-Time Single
-    Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", CVPR 2016), so that nothing is computed at its
-    resolution. Untrained, it is the bicubic enlargement of Keys (a = -0.5).
+    Its ReLUs leak: with plain ones, nearly all channels of the deeper levels died. One convolution and a pixel shuffle
+    make all pixels of the large picture at once (Shi et al., "Real-Time Single Image and Video Super-Resolution Using
+    an Efficient Sub-Pixel CNN", CVPR 2016), so that nothing is computed at its resolution. Untrained, it is the bicubic
+    enlargement of Keys (a = -0.5).
 
     Input (B, 3, H, W) with H and W multiples of `size_multiple`; output (B, 3, H·scale, W·scale).
     """
 
     def __init__(self, *, scale: int, widths: Sequence[int] = (64, 96, 128), blocks: int = 2) -> None:
-        super().__init__(widths=widths, blocks=blocks, unshuffle=1)
+        super().__init__(widths=widths, blocks=blocks, unshuffle=1, slope=0.1)
         self.scale = scale
         self.tail = nn.Conv2d(widths[0], self.out_channels * scale**2, 3, padding=1, bias=False)
         nn.init.zeros_(self.tail.weight)

@@ -13,10 +13,13 @@ from prefect.cache_policies import NO_CACHE
 
 from storage.catalogue import query
 from storage.locations import Location
+from tasks.reporting.previews import PreviewFolder, PreviewProvider
 from tasks.reporting.report import render_report
+from tasks.reporting.shared_previews import SharedPreviews
 from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
 
 REPORT_PATH = "report/report.html"
+PREVIEWS_PATH = "report/previews"
 _PUT_AT_ONCE = 8
 
 
@@ -31,11 +34,13 @@ def write_report(
     column, value = ("run_id", run_id) if collection is None else ("collection", collection)
     chosen = f"WHERE {column} = '" + value.replace("'", "''") + "'"
     if target.is_local:
-        _render(destination, target.local_path, chosen=chosen, previews=previews, summary=summary)
+        _render(destination, target.local_path, chosen=chosen, previews=Path(previews), summary=summary)
         return target.uri
     with tempfile.TemporaryDirectory(prefix="lacuna-report-") as folder:
         local = Path(folder) / "report.html"
-        _render(destination, local, chosen=chosen, previews=previews, summary=summary)
+        kept = SharedPreviews(PreviewFolder(Path(previews)), Location(destination).join(PREVIEWS_PATH))
+        _render(destination, local, chosen=chosen, previews=kept, summary=summary)
+        kept.keep()
         places = {file: file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()}
         del places[local]
         with ThreadPoolExecutor(_PUT_AT_ONCE) as pool:  # a large report has a file for every picture
@@ -44,15 +49,15 @@ def write_report(
     return target.uri
 
 
-def _render(destination: str, target: Path, *, chosen: str, previews: str, summary: Mapping[str, Any]) -> None:
+def _render(
+    destination: str, target: Path, *, chosen: str, previews: PreviewProvider | Path, summary: Mapping[str, Any]
+) -> None:
     root = Location(destination).join("catalogue")
     images = query(root, f"SELECT * FROM images {chosen} ORDER BY relative_path, page_index").to_pylist()
     steps = query(root, f"SELECT * FROM steps {chosen} ORDER BY relative_path, image_id, step_index").to_pylist()
     metrics = query(root, f"SELECT * FROM metrics {chosen}").to_pylist()
     target.parent.mkdir(parents=True, exist_ok=True)
-    render_report(
-        images=images, steps=steps, metrics=metrics, previews=Path(previews), summary=summary, destination=target
-    )
+    render_report(images=images, steps=steps, metrics=metrics, previews=previews, summary=summary, destination=target)
 
 
 @task(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -176,6 +177,7 @@ def _crop(image: Any, corner: tuple[int, int], side: int) -> Any:
 
 
 _PICTURES = {"before": "jpg", "after": "jpg", "mask": "png", "crop_before": "jpg", "crop_after": "jpg"}
+_ENDINGS = (*(f"{name}.{suffix}" for name, suffix in _PICTURES.items()), "json")
 
 
 class PreviewFolder:
@@ -211,9 +213,27 @@ class PreviewFolder:
             return None
         return Preview(**pictures, **json.loads(description.read_text(encoding="utf-8")))
 
+    def files(self, image_id: str) -> dict[str, bytes]:
+        """Return the files kept of `image_id`, by what follows their common stem."""
+        found = {ending: self._path(image_id, ending) for ending in _ENDINGS}
+        return {ending: path.read_bytes() for ending, path in found.items() if path.exists()}
+
+    def put_files(self, image_id: str, files: Mapping[str, bytes]) -> None:
+        """Keep what `files` returned elsewhere; raises ValueError for anything else."""
+        if unknown := sorted(set(files) - set(_ENDINGS)):
+            raise ValueError(f"preview: got {', '.join(unknown)}, expected some of {', '.join(_ENDINGS)}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for ending in _ENDINGS:  # the description last
+            if ending in files:
+                _write_atomically(self._path(image_id, ending), files[ending])
+
+    @staticmethod
+    def stem(image_id: str) -> str:
+        """Return what the names of an image's files begin with: a digest, since the identity may come from anywhere."""
+        return hashlib.sha256(image_id.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
     def _path(self, image_id: str, ending: str) -> Path:
-        # The identity may come from anywhere; its digest is a safe file name on every system.
-        return self.folder / f"{hashlib.sha256(image_id.encode('utf-8', 'backslashreplace')).hexdigest()[:32]}.{ending}"
+        return self.folder / f"{self.stem(image_id)}.{ending}"
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

@@ -49,7 +49,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="deblock",
         corruption=BlindJpeg(),
         patches=PatchSettings(grey_share=0.5, tint_share=0.03),
-        schedule=Schedule(steps=6200, peak_lr=7e-4, decay_share=0.8),
+        schedule=Schedule(steps=14400, peak_lr=7e-4, decay_share=0.8),
         start_from="denoise",
         seed=1,
     ),

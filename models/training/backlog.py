@@ -81,8 +81,8 @@ NEEDS: tuple[Need, ...] = (
             ),
         ),
         command="lacuna train denoise --data DATA --out RUN --steps N",
-        notes="its plain ReLUs without bias leave most of the deepest level idle (7 % of its responses are positive, 69 "
-        "of 256 channels never are): leaky ones from scratch, as the upscalers have, come before more steps; a leak "
+        notes="its plain ReLUs without bias leave most of the deepest level idle (7 % of its responses are positive, "
+        "69 of 256 channels never are): leaky ones from scratch, as the upscalers have, before more steps; a leak "
         "cannot be given to trained weights (36.6 falls to 4.4 dB)",
         recipe="denoise",
     ),

@@ -14,6 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.blocks import pull_push
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -124,3 +126,28 @@ class Hourglass(nn.Module):
         fine = self.from_middle(self.up_to_fine(middle)) + fine
         values: Tensor = self.head(fine).float()
         return torch.relu(values) if self.transposed else torch.tanh(values)
+
+
+class OnSmoothFill(nn.Module):
+    """An hourglass that sees holes filled smoothly and predicts what that lacks; untrained it is the smooth fill.
+
+    Only networks that can predict negative values can correct downwards, that is those ending in tanh.
+    """
+
+    def __init__(self, hourglass: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(hourglass, Hourglass) or hourglass.transposed:
+            raise ValueError(
+                f"OnSmoothFill: got a {type(hourglass).__name__} that ends in sigmoid or ReLU, expected "
+                "deep_denoise or deep_wide_denoise; choose one of them or do without the smooth start"
+            )
+        self.hourglass = hourglass
+        nn.init.zeros_(hourglass.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, known = x.float().chunk(2, dim=1)
+        # Planes may have masks of their own.
+        planes = (values.flatten(0, 1)[:, None], 1.0 - known.flatten(0, 1)[:, None])
+        smooth = pull_push(*planes).view(values.shape)
+        change: Tensor = self.hourglass(torch.cat([smooth, known], dim=1))
+        return smooth + change

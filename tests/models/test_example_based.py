@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from models.blocks import pull_push
+from models.deep_prior.budget import SETTING
 from models.example_based.blind_spot import BlindSpotSettings, _BlindSpots, fill_with_blind_spots, hidden_loss
 from models.example_based.faithful import FaithfulSettings, fill_faithfully, masked_loss
 from models.example_based.learning import Budget, EarlyStopping, LearningProgress
-from models.example_based.networks import RECIPES, build_network, recipe_of
+from models.example_based.networks import RECIPES, OnSmoothFill, build_network, recipe_of
 from models.example_based.patches import Patches
+from models.method import Context
+from models.methods import example_based
+from models.methods.simple_inpainting import factorized, nearest_known, region_regression
 
 TINY = FaithfulSettings(network="single", epochs=2, batch=256)
 BLIND = BlindSpotSettings(network="deep_denoise", steps=12, batch=4, crop_px=16, validate_every=4)
@@ -150,7 +156,9 @@ def test_the_faithful_mode_stops_when_held_out_patches_gain_too_little() -> None
 
 def test_the_corrected_mode_learns_to_fill() -> None:
     image, missing = picture(32, 32), holes(32, 32)
-    settings = replace(BLIND, network="single", steps=120, batch=4, validate_every=20, learning_rate=3e-3)
+    settings = replace(
+        BLIND, network="single", smooth_start=False, steps=120, batch=4, validate_every=20, learning_rate=3e-3
+    )
     result = fill_with_blind_spots(image * (1 - missing), missing, settings=settings, seed=0)
     known = missing == 0
     assert torch.equal(result.image[known], image[known])
@@ -209,3 +217,60 @@ def test_nothing_known_and_shapes_that_do_not_fit_are_refused() -> None:
         fill_with_blind_spots(picture(), holes(9, 9), settings=BLIND, seed=0)
     with pytest.raises(ValueError, match="multiple of 4"):
         BlindSpotSettings(crop_px=10)
+
+
+def test_a_smooth_start_is_the_smooth_fill_until_trained() -> None:
+    image, known = picture(channels=3), 1 - holes()
+    planes = torch.cat([image * known, known.expand_as(image)], dim=1)
+    network = OnSmoothFill(build_network("deep_denoise", channels=3, seed=0))
+    assert torch.allclose(network(planes), pull_push(image * known, 1 - known), atol=1e-6)
+    with pytest.raises(ValueError, match="expected deep_denoise"):
+        OnSmoothFill(build_network("deep", channels=3, seed=0))
+
+
+def test_methods_learn_from_grey_as_one_plane_and_obey_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTING, "1")
+    grey = picture().expand(-1, 3, -1, -1)
+    both = torch.cat([picture(channels=3), grey])
+    missing = holes().expand(2, -1, -1, -1)
+    for method in example_based.METHODS:
+        with torch.inference_mode():
+            result = method(method.build(), both, mask=missing, contexts=[Context()] * 2, seed=0)
+        assert result.shape == both.shape
+        assert torch.equal(result[1, 0], result[1, 2])
+        known = missing.expand_as(both) == 0
+        assert torch.equal(result[known], both[known])
+        nothing = method(method.build(), grey, mask=torch.ones_like(holes()), contexts=[Context()], seed=0)
+        assert torch.equal(nothing, grey)
+
+
+def test_region_regression_gives_planes_back_exactly() -> None:
+    y, x = np.mgrid[0:20, 0:24].astype(np.float32)
+    plane = np.stack([0.01 * y + 0.02 * x, 0.5 - 0.01 * x, np.full_like(x, 0.3)], axis=-1)
+    hole = holes(20, 24)[0, 0].numpy() > 0
+    filled = region_regression(np.where(hole[:, :, None], np.float32(0.9), plane), hole)
+    assert np.abs(filled - plane).max() < 1e-5
+
+
+def test_region_regression_copes_with_few_known_pixels() -> None:
+    image = np.full((16, 16, 1), 0.4, np.float32)
+    hole = np.ones((16, 16), bool)
+    hole[2, 2:5] = False
+    filled = region_regression(image, hole)
+    assert np.allclose(filled, 0.4, atol=1e-6)
+
+
+def test_the_nearest_known_pixel_is_taken() -> None:
+    image = np.array([[[0.1], [0.0], [0.0], [0.0], [0.9]]], np.float32)
+    hole = np.array([[False, True, True, True, False]])
+    assert nearest_known(image, hole)[0, [1, 3], 0].tolist() == pytest.approx([0.1, 0.9])
+
+
+def test_factors_recover_a_picture_of_low_rank() -> None:
+    rng = np.random.default_rng(0)
+    image = (rng.uniform(0, 0.7, (40, 2)) @ rng.uniform(0, 0.7, (2, 50)))[:, :, None].astype(np.float32)
+    hole = rng.random((40, 50)) < 0.4
+    filled = factorized(np.where(hole[:, :, None], np.float32(0), image), hole, factors=4, ridge=1e-4)
+    mean = image[~hole].mean()
+    assert np.array_equal(filled[~hole], image[~hole])
+    assert np.square(filled - image)[hole].mean() < 0.01 * np.square(mean - image)[hole].mean()

@@ -1,0 +1,107 @@
+"""Deep Image Prior (Ulyanov, Vedaldi and Lempitsky, CVPR 2018): a network is fitted to each picture anew.
+
+A picture up to the tile size (512 px unless the runner is given more) is fitted whole. A larger one is fitted tile by
+tile, each overlapping the next by half, and blended: see docs/decisions on methods that learn from the picture. Nothing
+is learned beforehand, so `build` makes nothing; minutes per megapixel on a GPU, hours on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.deep_prior.budget import iteration_limit
+from models.deep_prior.fitting import FitResult, with_budget
+from models.deep_prior.restoring import denoise, inpaint
+from models.deep_prior.settings import DENOISE, FILL, FILL_FAST, Preset
+from models.method import Context, MethodCard, PlainMethod
+
+PAPER = "Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, CVPR 2018"
+LICENCE = "Apache-2.0 (written anew from the paper and its settings; nothing learned beforehand)"
+# Tiles are at least four times as large, 512 px: what lies further than a tile away has no influence.
+CONTEXT_PX = 128
+# Five scales and the reflection at the coarsest: 2 px << 5.
+SIZE_MULTIPLE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPrior(PlainMethod):
+    """Fits the preset's network to every tile; fills holes when the card needs a mask, denoises otherwise."""
+
+    preset: Preset
+
+    def __call__(
+        self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
+    ) -> Tensor:
+        if self.card.needs_mask and mask is None:
+            raise ValueError(
+                f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
+            )
+        preset = with_budget(self.preset, iterations=iteration_limit(self.card.id))
+        restored = [
+            self._restore(planes[None], None if mask is None else mask[index][None], preset=preset, seed=seed)
+            for index, planes in enumerate(image)
+        ]
+        return torch.cat(restored)
+
+    def _restore(self, image: Tensor, missing: Tensor | None, *, preset: Preset, seed: int) -> Tensor:
+        # Grey comes as three equal planes: one is fitted, as published for grey pictures.
+        is_grey = torch.equal(image[:, 0], image[:, 1]) and torch.equal(image[:, 0], image[:, 2])
+        planes = image[:, :1] if is_grey else image
+        if missing is None:
+            result = denoise(planes, preset=preset, seed=seed)
+        elif int((missing == 0).sum()) < 2:
+            # Nothing is known that could be learned from.
+            return image
+        else:
+            result = inpaint(planes, missing, preset=preset, seed=seed)
+        return _completed(result).expand(-1, 3, -1, -1)
+
+
+def _completed(result: FitResult) -> Tensor:
+    """The picture; an interrupt, which a library call answers with its best picture, ends a whole run."""
+    if result.stopped_by == "interrupt":
+        raise KeyboardInterrupt
+    return result.image
+
+
+def _card(method_id: str, *, title: str, fills: bool) -> MethodCard:
+    return MethodCard(
+        id=method_id,
+        title=title,
+        paper=PAPER,
+        purpose="fill" if fills else "denoise",
+        licence=LICENCE,
+        needs_mask=fills,
+        size_multiple=SIZE_MULTIPLE,
+        context_px=CONTEXT_PX,
+        stochastic=True,
+        opt_in=True,
+    )
+
+
+METHODS = (
+    FittedPrior(
+        _card("deep-image-prior", title="Deep Image Prior, stopped by held-out pixels (hours on a CPU)", fills=True),
+        FILL,
+    ),
+    FittedPrior(
+        _card(
+            "deep-image-prior-fast",
+            title="Deep Image Prior, narrow and short, stopped by held-out pixels (minutes)",
+            fills=True,
+        ),
+        FILL_FAST,
+    ),
+    FittedPrior(
+        _card(
+            "deep-image-prior-denoise",
+            title="Deep Image Prior, stopped by the variance of its outputs (hours on a CPU)",
+            fills=False,
+        ),
+        DENOISE,
+    ),
+)

@@ -60,16 +60,22 @@ def decode(data: bytes | Path, *, limits: IngestLimits) -> list[DecodedPage]:
 
 
 def rewrite(
-    source: bytes | Path, target: Path, *, replace: Callable[[DecodedPage], Samples], limits: IngestLimits
+    source: bytes | Path,
+    target: Path,
+    *,
+    replace: Callable[[DecodedPage], Samples],
+    limits: IngestLimits,
+    largest_scale: int = 1,
 ) -> None:
     """Write `source` to the file `target` with the upright array that `replace` returns for each page.
 
-    `replace` may change and return the page's own array. Format, depth, compression family, ICC, EXIF, IPTC, XMP, DPI,
-    alpha and page count are those of the source; orientation becomes 1. Raises IngestError for a damaged source.
+    `replace` may change and return the page's own array, or one up to `largest_scale` times larger. Format, depth,
+    compression family, ICC, EXIF, IPTC, XMP, DPI, alpha and page count are those of the source (DPI times the scale);
+    orientation becomes 1. Raises IngestError for a damaged source.
     """
     kind = sniff(_head(source))
     if kind == "tiff":
-        tiff_rewrite.rewrite(source, target, replace, limits)
+        tiff_rewrite.rewrite(source, target, replace, limits, largest_scale=largest_scale)
         return
     data = source.read_bytes() if isinstance(source, Path) else source
     page = _DECODERS[kind](data, limits)

@@ -78,11 +78,13 @@ def write_output(
             f"{first.relative_path} has {first.page_count} page(s); got {len(pages)}, not all of this file."
         )
 
+    largest = max([1, *(array.shape[0] // record.height for record, array in pages if array is not None)])
+
     def replace(page: DecodedPage) -> Samples:
         return _restored_page(page, restored[page.page_index], first.relative_path)
 
     with target.writing() as temporary:
-        rewrite(source, temporary, replace=replace, limits=limits or IngestLimits())
+        rewrite(source, temporary, replace=replace, limits=limits or IngestLimits(), largest_scale=largest)
         sha256 = _file_sha256(temporary)
     return target.uri, sha256
 

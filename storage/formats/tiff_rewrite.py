@@ -51,19 +51,23 @@ _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def rewrite(
-    source: bytes | Path, target: Path, replace: Callable[[DecodedPage], Samples], limits: IngestLimits
+    source: bytes | Path,
+    target: Path,
+    replace: Callable[[DecodedPage], Samples],
+    limits: IngestLimits,
+    *,
+    largest_scale: int = 1,
 ) -> None:
     """Write `source` to `target` with the upright array `replace` returns for each page: of its depth and size.
 
-    An array may be a whole number of times larger; dots per inch then grow as well.
+    An array may be a whole number of times larger, `largest_scale` at most; dots per inch then grow as well.
     Reduced copies of a page (thumbnails, pyramid levels in the main chain) are made anew from the page before them.
     CCITT compression, which cannot be written, becomes deflate. Sub-directories other than EXIF and GPS are left out.
     """
     with open_tiff(source) as file:
         wanted = main_pages(file, limits)
-        large = (
-            file.is_bigtiff or sum(int(np.prod(page.shape)) * page.dtype.itemsize for page in wanted) > 3_900_000_000
-        )
+        size = sum(int(np.prod(page.shape)) * page.dtype.itemsize for page in wanted) * largest_scale**2
+        large = file.is_bigtiff or size > 3_900_000_000
         index, shown = 0, None
         with tifffile.TiffWriter(target, bigtiff=large, byteorder=file.byteorder) as writer:
             for place, page in enumerate(file.pages):

@@ -1,26 +1,33 @@
 """A limit on the iterations of methods that learn from the picture itself, for trials and tests.
 
-The setting changes results and is not part of a method's identity, so whoever sets it is told in the log each time.
+The limit changes results without being part of a method's identity, so it is no environment variable that could be left
+set while an archive is restored: it holds inside one `with` block of one thread.
 """
 
 from __future__ import annotations
 
-import logging
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-SETTING = "LACUNA_FIT_ITERATIONS"
-_LOGGER = logging.getLogger(__name__)
+_LIMIT: ContextVar[int | None] = ContextVar("iteration_limit", default=None)
 
 
-def iteration_limit(method_id: str) -> int | None:
-    """Return the limit that the environment variable LACUNA_FIT_ITERATIONS sets; None = the method's own budget.
+@contextmanager
+def limited_iterations(iterations: int) -> Iterator[None]:
+    """Within the block, every fit of this thread ends after at most `iterations` steps; the inner of two blocks counts.
 
-    Raises ValueError when it is not a whole number of at least 1.
+    Raises ValueError for less than one.
     """
-    given = os.environ.get(SETTING, "").strip()
-    if not given:
-        return None
-    if not given.isdecimal() or int(given) < 1:
-        raise ValueError(f"{SETTING}: got {given!r}, expected a whole number of at least 1; unset it for full quality")
-    _LOGGER.warning("%s: %s=%s ends the fit early; unset it for full quality", method_id, SETTING, given)
-    return int(given)
+    if iterations < 1:
+        raise ValueError(f"limited_iterations: got {iterations}, expected at least 1")
+    token = _LIMIT.set(iterations)
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
+
+
+def iteration_limit() -> int | None:
+    """Return the limit that holds here; None = each method's own budget."""
+    return _LIMIT.get()

@@ -40,7 +40,7 @@ class FittedPrior(PlainMethod):
             raise ValueError(
                 f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
             )
-        preset = with_budget(self.preset, iterations=iteration_limit(self.card.id))
+        preset = with_budget(self.preset, iterations=iteration_limit())
         restored = [
             self._restore(planes[None], None if mask is None else mask[index][None], preset=preset, seed=seed)
             for index, planes in enumerate(image)

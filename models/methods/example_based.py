@@ -37,7 +37,7 @@ class LearnedFromItself(PlainMethod):
             raise ValueError(
                 f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
             )
-        budget = Budget(steps=iteration_limit(self.card.id))
+        budget = Budget(steps=iteration_limit())
         filled = [
             self._fill(planes[None], hole[None], budget=budget, seed=seed)
             for planes, hole in zip(image, mask, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.deep_prior import fitting, settings
-from models.deep_prior.budget import SETTING, iteration_limit
+from models.deep_prior.budget import iteration_limit, limited_iterations
 from models.deep_prior.data_terms import KnownPixels, SmallPicture, WholePicture, crop_to_multiple, keep_known
 from models.deep_prior.fitting import FitResult, Progress, fit, untrained, with_budget
 from models.deep_prior.networks import SkipSettings
@@ -337,21 +338,21 @@ def test_a_picture_as_the_source_replaces_the_noise() -> None:
 
 
 @pytest.fixture
-def two_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SETTING, "2")
+def two_iterations() -> Iterator[None]:
+    with limited_iterations(2):
+        yield
 
 
-def test_a_limit_on_iterations_is_read_and_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delenv(SETTING, raising=False)
-    assert iteration_limit("some-method") is None
-    monkeypatch.setenv(SETTING, "7")
-    assert iteration_limit("some-method") == 7
-    assert "some-method: LACUNA_FIT_ITERATIONS=7 ends the fit early" in caplog.text
-    monkeypatch.setenv(SETTING, "few")
-    with pytest.raises(ValueError, match="whole number"):
-        iteration_limit("some-method")
+def test_a_limit_on_iterations_holds_inside_its_block_only() -> None:
+    assert iteration_limit() is None
+    with limited_iterations(7):
+        assert iteration_limit() == 7
+        with limited_iterations(3):
+            assert iteration_limit() == 3
+        assert iteration_limit() == 7
+    assert iteration_limit() is None
+    with pytest.raises(ValueError, match="at least 1"), limited_iterations(0):
+        pass
 
 
 @pytest.mark.usefixtures("two_iterations")

@@ -78,12 +78,12 @@ class KnownPixels:
         return mse_loss(output * known, self.observed * known)
 
 
-@dataclass(frozen=True, slots=True)
 class SmallPicture:
     """Super-resolution: the fitted picture, shrunk `factor` times by a Lanczos kernel of two lobes, is compared."""
 
-    observed: Tensor
-    factor: int
+    def __init__(self, observed: Tensor, factor: int) -> None:
+        self.observed, self.factor = observed, factor
+        self._shrink = LanczosDownsampler(factor).to(observed.device)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,8 +95,7 @@ class SmallPicture:
         return self.observed.device
 
     def loss(self, output: Tensor) -> Tensor:
-        shrunk: Tensor = LanczosDownsampler(self.factor).to(output.device)(output)
-        return mse_loss(shrunk, self.observed)
+        return mse_loss(self._shrink(output), self.observed)
 
 
 def keep_known(output: Tensor, observed: Tensor, *, missing: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from models.deep_prior.stopping import hold_out
@@ -84,7 +84,7 @@ def fill_with_blind_spots(
         return LearningResult(
             image=torch.where(known > 0, image, result),
             steps=clock.step,
-            best_step=training.best_step or clock.step,
+            best_step=training.best_step,
             stopped_by=reason,
             validation=tuple(clock.validation),
             seconds=clock.seconds,
@@ -115,8 +115,9 @@ class _BlindSpots:
         self._best: dict[str, Tensor] | None = None
 
     def learn(self, learner: Learner, *, clock: Clock) -> StopReason:
-        """Take steps until the budget, the patience or the caller ends it."""
+        """Take steps until the budget, the patience or the caller ends it; no step at all may turn out best."""
         stopping = EarlyStopping(self.settings.patience)
+        self._validate(learner, clock=clock, stopping=stopping)
         try:
             while True:
                 crops = self._draw()
@@ -125,14 +126,14 @@ class _BlindSpots:
                 stop = clock.tick(loss)
                 impatient = False
                 if stop is not None or clock.step % self.settings.validate_every == 0:
-                    impatient = self._validate(learner.network, learner, clock=clock, stopping=stopping)
+                    impatient = self._validate(learner, clock=clock, stopping=stopping)
                 if stop is not None or impatient:
                     return stop or "patience"
         except KeyboardInterrupt:
             return "interrupt"
 
     def best_of(self, learner: Learner) -> Learner:
-        """Give the learner the best weights back; without a validation the latest stay."""
+        """Give the learner the best weights back."""
         if self._best is not None:
             learner.network.load_state_dict(self._best)
         return learner
@@ -152,14 +153,14 @@ class _BlindSpots:
         seen = shown * (draw >= self.settings.hidden_share)
         return torch.cat([values * seen, seen], dim=1), values, shown - seen
 
-    def _validate(self, network: nn.Module, learner: Learner, *, clock: Clock, stopping: EarlyStopping) -> bool:
+    def _validate(self, learner: Learner, *, clock: Clock, stopping: EarlyStopping) -> bool:
         with torch.no_grad():
             predicted = _whole(learner, self.image, shown=self.shown)
             loss = float(hidden_loss(predicted, self.image, hidden=self.held_out))
         clock.validation.append((clock.step, loss))
         best, stop = stopping.see(loss)
         if best:
-            self._best, self.best_step = copy.deepcopy(network.state_dict()), clock.step
+            self._best, self.best_step = copy.deepcopy(learner.network.state_dict()), clock.step
         return stop
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.blocks import pull_push
+from models.example_based.smooth_start import smooth_fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +148,7 @@ class OnSmoothFill(nn.Module):
         values, known = x.float().chunk(2, dim=1)
         # Planes may have masks of their own.
         planes = (values.flatten(0, 1)[:, None], 1.0 - known.flatten(0, 1)[:, None])
-        smooth = pull_push(*planes).view(values.shape)
+        with torch.autocast(x.device.type, enabled=False):
+            smooth = smooth_fill(*planes).view(values.shape)
         change: Tensor = self.hourglass(torch.cat([smooth, known], dim=1))
         return smooth + change

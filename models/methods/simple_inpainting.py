@@ -126,7 +126,11 @@ class SimpleInpainter(PlainMethod):
         return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).to(image)
 
     def _filled(self, picture: Picture, hole: Hole) -> Picture:
-        return picture if not hole.any() or hole.all() else self.fill(picture, hole)
+        if not hole.any() or hole.all():
+            return picture
+        is_grey = bool((picture == picture[:, :, :1]).all())
+        filled = self.fill(picture[:, :, :1] if is_grey else picture, hole)
+        return np.broadcast_to(filled, picture.shape)
 
 
 def _card(

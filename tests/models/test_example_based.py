@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from models.blocks import pull_push
 from models.deep_prior.budget import limited_iterations
 from models.example_based.blind_spot import BlindSpotSettings, _BlindSpots, fill_with_blind_spots, hidden_loss
 from models.example_based.faithful import FaithfulSettings, fill_faithfully, masked_loss
 from models.example_based.learning import Budget, EarlyStopping, LearningProgress
 from models.example_based.networks import RECIPES, OnSmoothFill, build_network, recipe_of
 from models.example_based.patches import Patches
+from models.example_based.smooth_start import smooth_fill
 from models.method import Context
 from models.methods import example_based
 from models.methods.simple_inpainting import factorized, nearest_known, region_regression
@@ -223,9 +224,26 @@ def test_a_smooth_start_is_the_smooth_fill_until_trained() -> None:
     image, known = picture(channels=3), 1 - holes()
     planes = torch.cat([image * known, known.expand_as(image)], dim=1)
     network = OnSmoothFill(build_network("deep_denoise", channels=3, seed=0))
-    assert torch.allclose(network(planes), pull_push(image * known, 1 - known), atol=1e-6)
+    expected = smooth_fill((image * known)[0][:, None], 1 - known.expand(3, -1, -1, -1)).view(image.shape)
+    assert torch.allclose(network(planes), expected, atol=1e-6)
     with pytest.raises(ValueError, match="expected deep_denoise"):
         OnSmoothFill(build_network("deep", channels=3, seed=0))
+
+
+def test_the_smooth_fill_comes_close_to_the_biharmonic_one() -> None:
+    image, missing = picture(40, 40, channels=3)[:, 2:], holes(40, 40)
+    filled = smooth_fill(image * (1 - missing), missing)
+    assert torch.equal(filled[missing == 0], image[missing == 0])
+    solved = inpaint_biharmonic(image[0, 0].numpy(), missing[0, 0].numpy() > 0)
+    assert float((filled - torch.from_numpy(solved)).abs().mean()) < 0.005
+
+
+def test_where_no_step_helps_the_smooth_fill_stays() -> None:
+    image, missing = picture(32, 32)[:, :1], holes(32, 32)
+    settings = replace(BLIND, steps=3, learning_rate=1.0)
+    result = fill_with_blind_spots(image, missing, settings=settings, seed=0)
+    assert result.best_step == 0
+    assert torch.allclose(result.image, smooth_fill(image, missing), atol=1e-6)
 
 
 def test_methods_learn_from_grey_as_one_plane_and_obey_the_limit() -> None:

@@ -14,7 +14,7 @@ def parse_stop(text: str, *, now: datetime | None = None) -> datetime:
 
     Raises ValueError for anything else. The moment carries its offset from UTC.
     """
-    now = (now or datetime.now()).astimezone()
+    now = now or _now()
     try:
         if len(text) <= 5 and ":" in text:
             time = datetime.strptime(text, "%H:%M").time()
@@ -27,6 +27,10 @@ def parse_stop(text: str, *, now: datetime | None = None) -> datetime:
         ) from None
 
 
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
 class Window:
     """Hands out work until the time has come; `over` says whether some was held back."""
 
@@ -37,7 +41,7 @@ class Window:
     def open(self, items: Iterable[ItemT]) -> Iterator[ItemT]:
         """Yield the items while there is time; each is asked for when there is room for it."""
         for item in items:
-            if self.stop_at is not None and datetime.now().astimezone() >= self.stop_at:
+            if self.stop_at is not None and _now() >= self.stop_at:
                 self.over = True
                 return
             yield item

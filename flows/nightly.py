@@ -42,7 +42,9 @@ class CollectionOutcome:
         )
         said += f", {found.untouched} untouched, {found.review} for review, {found.quarantined} quarantined"
         said += f", {found.failed} failed"
-        return f"{said}; {found.remaining} remain" if found.remaining else said
+        if found.remaining or found.unread:
+            said += f"; {found.remaining} remain to be restored, {found.unread} to be compared"
+        return said
 
 
 class NightlyError(RuntimeError):

@@ -23,7 +23,7 @@ from flows.deadline import Window, parse_stop
 from flows.run_artifacts import RunArtifacts
 from flows.run_plan import finish_run, prepare_run
 from flows.run_summary import BrokenShardsError, RunSummary, summarize_run
-from flows.run_work import begin_work, plan_work, replace_rows
+from flows.run_work import begin_work, jobs_in_time, plan_work, replace_rows
 from models.types import to_json
 from tasks.caching import run_stage
 from tasks.catalogue import commit_rows
@@ -75,12 +75,12 @@ def restore_archive(source: str, destination: str, options: RestoreOptions | Non
     done: list[ShardSummary] = []
     broken: list[tuple[ShardJob, str]] = []
     try:
-        work = plan_work(run)
+        work = plan_work(run, window)
         if work.nothing:
             return summarize_run(run, work, done, broken=broken, seconds=time.perf_counter() - started)
         begin_work(run, work)
         artifacts = RunArtifacts(run.run_id)
-        for job, future in submit_bounded(_submit, window.open(work.jobs), limit=options.workers):
+        for job, future in submit_bounded(_submit, jobs_in_time(run, work, window), limit=options.workers):
             outcome = future.result(raise_on_failure=False)
             if isinstance(outcome, ShardSummary):
                 done.append(outcome)

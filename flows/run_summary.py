@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from flows.run_work import Work
-from tasks.increment import Increment
 from tasks.jobs import ShardJob, ShardSummary
+
+if TYPE_CHECKING:
+    # They bring the workflow engine, which a command only needs once its arguments are known to be right.
+    from flows.run_work import Work
+    from tasks.increment import Increment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +21,8 @@ class RunSummary:
     failures: (path, kind, text) of quarantined and failed images. broken_shards: (shard id, error) of shards that ended
     without rows, after every retry; their images count as failed, and running again takes them up. Of an incremental
     run, images counts those it took up: new ones and changed ones; unchanged, source_missing: pictures it left as they
-    are, and those of them it newly found gone from the source. remaining: images left when the time was over.
+    are, and those of them it newly found gone from the source. remaining: images left when the time was over; unread:
+    unchanged by name and size, but there was no time to compare their bytes.
     nothing_to_do: says so where that is all there is to say.
     """
 
@@ -45,6 +50,7 @@ class RunSummary:
     unchanged: int = 0
     source_missing: int = 0
     remaining: int = 0
+    unread: int = 0
     nothing_to_do: str | None = None
 
     def markdown(self) -> str:
@@ -105,6 +111,7 @@ def summarize_run(
         changed=0 if found is None else found.changed,
         unchanged=0 if found is None else found.unchanged,
         source_missing=0 if found is None else found.missing,
+        unread=0 if found is None else found.unread,
         remaining=sum(len(job.shard.members) for job in work.jobs if job.shard.shard_id not in ended),
         nothing_to_do=_nothing_to_do(run, found) if found is not None and found.nothing else None,
     )
@@ -114,4 +121,6 @@ def _nothing_to_do(run: ShardJob, found: Increment) -> str:
     if not run.options.incremental:
         return f"nothing to retry: {run.source} no longer holds any of them"
     failed = f"; {found.unsuccessful} failed or were quarantined earlier: `lacuna retry`" if found.unsuccessful else ""
+    if found.unread:
+        return f"nothing new so far, but the time was over: {found.unread} images remain to be compared{failed}"
     return f"nothing new: all {found.unchanged} images are as they were restored{failed}"

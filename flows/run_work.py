@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from flows.bounded import submit_bounded
+from flows.deadline import Window
 from models.types import from_json, to_json
 from storage.archives import SourceMember
 from storage.catalogue import ShardKey
@@ -19,46 +21,85 @@ from tasks.increment import (
     amend_rows,
     choose,
     compare_source,
-    decide,
+    first_increment,
     retry_increment,
+    second_increment,
+    together,
 )
 from tasks.jobs import ShardJob
 from tasks.progress import announce
 from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 
+# Between two looks at the clock.
+_READ_TOGETHER = 1024
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True)
 class Work:
-    """The jobs of a run, one per shard. increment: None for a run over everything."""
+    """The jobs of a run, one per shard. increment: None for a run over everything.
 
-    jobs: tuple[ShardJob, ...]
+    compared: what the increment was made of, as long as pictures are left whose bytes must be compared.
+    """
+
+    jobs: list[ShardJob]
     increment: Increment | None = None
+    compared: Comparison | None = None
 
     @property
     def nothing(self) -> bool:
         return self.increment is not None and self.increment.nothing
 
 
-def plan_work(run: ShardJob) -> Work:
-    """Return what is to be done; nothing is written. Raises IngestError when the source is missing or unusable."""
+def plan_work(run: ShardJob, window: Window) -> Work:
+    """Return what is to be done; nothing is written. Raises IngestError when the source is missing or unusable.
+
+    Bytes are compared here only if the listing shows nothing to do; else `jobs_in_time` does it when that is done: new
+    scans must not wait for the reading of all old ones.
+    """
     options = run.options
-    if options.incremental or options.retry is not None or options.only is not None:
-        return _increment(run)
-    found: Any = survey_source(source=run.source, options=to_json(options))
-    shards = _hashed(run, [from_json(Shard, shard) for shard in found])
-    return Work(jobs=_jobs(run, shards, duplicates_of(shards)))
-
-
-def _increment(run: ShardJob) -> Work:
-    found: Any = compare_source(run=to_json(run))
-    members, compared = cast(tuple[list[SourceMember], Comparison], found)
-    if run.options.retry is None and run.options.only is None:
-        increment = decide(compared, _read(run, compared.to_hash), options=run.options)
+    if not options.incremental and options.retry is None and options.only is None:
+        found: Any = survey_source(source=run.source, options=to_json(options))
+        shards = _hashed(run, [from_json(Shard, shard) for shard in found])
+        return Work(jobs=_jobs(run, shards, duplicates_of(shards)))
+    listed: Any = compare_source(run=to_json(run))
+    members, compared = cast(tuple[list[SourceMember], Comparison], listed)
+    if options.incremental:
+        increment = first_increment(compared, _read(run, compared.certain), options=options)
+        work = Work(jobs=_jobs(run, increment.shards, increment.duplicates), increment=increment, compared=compared)
+        if work.nothing:
+            _compare_bytes(run, work, window)
     else:
-        chosen = choose(members, compared.state, options=run.options)
-        increment = retry_increment(chosen, compared.state, _read(run, chosen), options=run.options)
-    announce("found", sum(len(shard.members) for shard in increment.shards))
-    return Work(jobs=_jobs(run, increment.shards, increment.duplicates), increment=increment)
+        chosen = choose(members, compared.state, options=options)
+        increment = retry_increment(chosen, compared.state, _read(run, chosen), options=options)
+        work = Work(jobs=_jobs(run, increment.shards, increment.duplicates), increment=increment)
+    announce("found", sum(len(job.shard.members) for job in work.jobs))
+    return work
+
+
+def jobs_in_time(run: ShardJob, work: Work, window: Window) -> Iterator[ShardJob]:
+    """Yield the jobs of a run while there is time, those that only the bytes of known pictures show last."""
+    yield from window.open(tuple(work.jobs))
+    if work.compared is None or window.over:
+        return
+    found = _compare_bytes(run, work, window)
+    _amend(run, {shard: (set(), notes) for shard, notes in found.notes.items()})
+    announce("found", sum(len(job.shard.members) for job in work.jobs))
+    yield from window.open(_jobs(run, found.shards, found.duplicates))
+
+
+def _compare_bytes(run: ShardJob, work: Work, window: Window) -> Increment:
+    """Read what the listing could not tell about, add what has changed to the work, and return that alone."""
+    if work.compared is None or work.increment is None:
+        raise ValueError("compare bytes: expected the work of an incremental run that was not compared yet")
+    unsure = list(work.compared.unsure)
+    if window.stop_at is not None:
+        # Where one night is too short for all of them, the next begins elsewhere.
+        random.shuffle(unsure)
+    hashed = _read(run, unsure, window=window)
+    found = second_increment(work.increment, work.compared, hashed, options=run.options)
+    work.increment, work.compared = together(work.increment, found), None
+    work.jobs += _jobs(run, found.shards, found.duplicates)
+    return found
 
 
 def begin_work(run: ShardJob, work: Work) -> None:
@@ -102,14 +143,18 @@ def _amend(run: ShardJob, changes: dict[ShardKey, tuple[set[str], dict[str, Any]
         future.result()
 
 
-def _read(run: ShardJob, members: Sequence[SourceMember]) -> dict[str, tuple[str | None, str | None]]:
-    """Return (sha256, error kind) of every member by its path, reading each."""
-    cut = cut_runs(members, target_bytes=run.options.shard_bytes, target_count=run.options.shard_images)
-    return {
-        member.relative_path: (sha256, kind)
-        for shard in _hashed(run, cut)
-        for member, sha256, kind in zip(shard.members, shard.member_sha256s, shard.member_errors, strict=True)
-    }
+def _read(
+    run: ShardJob, members: Sequence[SourceMember], *, window: Window | None = None
+) -> dict[str, tuple[str | None, str | None]]:
+    """Return (sha256, error kind) of every member by its path, or with a window of those there is time to read."""
+    groups = [members[start : start + _READ_TOGETHER] for start in range(0, len(members), _READ_TOGETHER)]
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for group in groups if window is None else window.open(groups):
+        cut = cut_runs(group, target_bytes=run.options.shard_bytes, target_count=run.options.shard_images)
+        for shard in _hashed(run, cut):
+            pairs = zip(shard.member_sha256s, shard.member_errors, strict=True)
+            found |= {member.relative_path: pair for member, pair in zip(shard.members, pairs, strict=True)}
+    return found
 
 
 def _hashed(run: ShardJob, shards: Sequence[Shard]) -> list[Shard]:
@@ -124,8 +169,5 @@ def _hashed(run: ShardJob, shards: Sequence[Shard]) -> list[Shard]:
     return [hashed[shard.shard_id] for shard in shards]
 
 
-def _jobs(
-    run: ShardJob, shards: Sequence[Shard], duplicates: Iterable[tuple[tuple[str, str], ...]]
-) -> tuple[ShardJob, ...]:
-    pairs = zip(shards, duplicates, strict=True)
-    return tuple(replace(run, shard=shard, duplicates=twins) for shard, twins in pairs)
+def _jobs(run: ShardJob, shards: Sequence[Shard], duplicates: Iterable[tuple[tuple[str, str], ...]]) -> list[ShardJob]:
+    return [replace(run, shard=shard, duplicates=twins) for shard, twins in zip(shards, duplicates, strict=True)]

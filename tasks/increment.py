@@ -45,8 +45,9 @@ class Comparison:
     notes: Notes = field(default_factory=dict)
 
     @property
-    def to_hash(self) -> list[SourceMember]:
-        return [*self.new, *self.changed, *self.unsure]
+    def certain(self) -> list[SourceMember]:
+        """What is to be restored whatever else is found."""
+        return [*self.new, *self.changed]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class Increment:
     shards: the pictures to be restored. notes: columns to change in rows that stay, by shard and relative path. stale:
     rows to be taken out since newer ones are committed already. replaced: the shard of the row that each picture to be
     restored has now. missing: sources newly found to be gone. unsuccessful: unchanged pictures that failed earlier.
+    unread: pictures of which the listing could not tell, and whose bytes have not been compared.
     """
 
     shards: list[Shard]
@@ -65,6 +67,7 @@ class Increment:
     unchanged: int = 0
     missing: int = 0
     unsuccessful: int = 0
+    unread: int = 0
     notes: dict[ShardKey, Notes] = field(default_factory=dict)
     stale: dict[ShardKey, set[str]] = field(default_factory=dict)
     replaced: dict[str, ShardKey] = field(default_factory=dict)
@@ -102,29 +105,66 @@ def compare_listing(members: Iterable[SourceMember], state: CatalogueState, *, o
     return compared
 
 
-def decide(compared: Comparison, hashed: Hashed, *, options: RestoreOptions) -> Increment:
-    """Return what is to be done, with the sha256 (or kind of error) of every member of `compared.to_hash`."""
-    changed, notes, same = list(compared.changed), dict(compared.notes), compared.same
-    for member in compared.unsure:
-        known = compared.state.files[member.relative_path]
-        sha256, kind = hashed[member.relative_path]
-        mended_or_other = sha256 != known.source_sha256 or (sha256 is None and kind != known.error_kind)
-        if mended_or_other:
-            changed.append(member)
-        else:
-            same += 1
-            _note_presence(notes, member, known)
-    found = _to_restore([*compared.new, *changed], compared.state, hashed, options=options)
+def first_increment(compared: Comparison, hashed: Hashed, *, options: RestoreOptions) -> Increment:
+    """Return what the listing alone shows is to be done; `hashed` holds every member of `compared.certain`."""
+    found = _to_restore(compared.certain, compared.state, hashed, options=options)
+    files = compared.state.files
     return replace(
         found,
         new=len(compared.new),
-        changed=len(changed),
-        unchanged=same,
+        changed=len(compared.changed),
+        unchanged=compared.same,
         missing=len(compared.missing),
-        unsuccessful=sum(known.unsuccessful for known in compared.state.files.values())
-        - sum(compared.state.files[member.relative_path].unsuccessful for member in changed),
+        unsuccessful=sum(known.unsuccessful for known in files.values())
+        - sum(files[member.relative_path].unsuccessful for member in compared.changed),
+        unread=len(compared.unsure),
+        notes=_by_shard(compared.notes, compared.state),
+        stale=compared.state.stale,
+    )
+
+
+def second_increment(first: Increment, compared: Comparison, hashed: Hashed, *, options: RestoreOptions) -> Increment:
+    """Return what the bytes of pictures the listing could not tell about (`compared.unsure`) show is to be done more.
+
+    hashed: of those that were read; the others are not decided yet.
+    """
+    files = compared.state.files
+    read = [member for member in compared.unsure if member.relative_path in hashed]
+    changed = [member for member in read if _differs(files[member.relative_path], *hashed[member.relative_path])]
+    again = {member.relative_path for member in changed}
+    notes: Notes = {}
+    for member in read:
+        if member.relative_path not in again:
+            _note_presence(notes, member, files[member.relative_path])
+    found = _to_restore(changed, compared.state, hashed, options=options, earlier=first.shards)
+    return replace(
+        found,
+        changed=len(changed),
+        unchanged=len(read) - len(changed),
+        unsuccessful=-sum(files[path].unsuccessful for path in again),
+        unread=-len(read),
         notes=_by_shard(notes, compared.state),
     )
+
+
+def together(first: Increment, second: Increment) -> Increment:
+    """Return both increments as one."""
+    counts = ("new", "changed", "unchanged", "missing", "unsuccessful", "unread")
+    notes = {shard: dict(found) for shard, found in first.notes.items()}
+    for shard, found in second.notes.items():
+        notes.setdefault(shard, {}).update(found)
+    return Increment(
+        shards=[*first.shards, *second.shards],
+        duplicates=[*first.duplicates, *second.duplicates],
+        notes=notes,
+        stale={**first.stale, **second.stale},
+        replaced={**first.replaced, **second.replaced},
+        **{name: getattr(first, name) + getattr(second, name) for name in counts},
+    )
+
+
+def _differs(known: KnownFile, sha256: str | None, error_kind: str | None) -> bool:
+    return sha256 != known.source_sha256 or (sha256 is None and error_kind != known.error_kind)
 
 
 def choose(members: Iterable[SourceMember], state: CatalogueState, *, options: RestoreOptions) -> list[SourceMember]:
@@ -169,21 +209,25 @@ def _note_presence(notes: Notes, member: SourceMember, known: KnownFile) -> None
 
 
 def _to_restore(
-    members: Sequence[SourceMember], state: CatalogueState, hashed: Hashed, *, options: RestoreOptions
+    members: Sequence[SourceMember],
+    state: CatalogueState,
+    hashed: Hashed,
+    *,
+    options: RestoreOptions,
+    earlier: Sequence[Shard] = (),
 ) -> Increment:
     cut = cut_runs(members, target_bytes=options.shard_bytes, target_count=options.shard_images)
     shards = [identified(shard, hashed) for shard in cut]
     restored = {member.relative_path for member in members}
     return Increment(
         shards=shards,
-        duplicates=_duplicates(shards, state, restored=restored),
-        stale=state.stale,
+        duplicates=_duplicates(shards, state, restored=restored, earlier=earlier),
         replaced={path: state.files[path].shard for path in restored if path in state.files},
     )
 
 
 def _duplicates(
-    shards: Sequence[Shard], state: CatalogueState, *, restored: set[str]
+    shards: Sequence[Shard], state: CatalogueState, *, restored: set[str], earlier: Sequence[Shard]
 ) -> list[tuple[tuple[str, str], ...]]:
     """Return per shard its members with the same bytes as a known file or as a new one with an earlier path.
 
@@ -193,14 +237,15 @@ def _duplicates(
     for path, known in sorted(state.files.items()):
         if path not in restored and known.source_sha256 is not None and not known.missing:
             first.setdefault(known.source_sha256, known.duplicate_of or path)
-    pairs = [
-        (member.relative_path, sha256)
-        for shard in shards
-        for member, sha256 in zip(shard.members, shard.member_sha256s, strict=True)
-    ]
-    for path, sha256 in sorted(pairs):
-        if sha256 is not None:
-            first.setdefault(sha256, path)
+    for group in (earlier, shards):
+        pairs = [
+            (member.relative_path, sha256)
+            for shard in group
+            for member, sha256 in zip(shard.members, shard.member_sha256s, strict=True)
+        ]
+        for path, sha256 in sorted(pairs):
+            if sha256 is not None:
+                first.setdefault(sha256, path)
     return [
         tuple(
             (member.relative_path, first[sha256])

@@ -60,7 +60,7 @@ def exit_code(summary: RunSummary) -> int:
     """Return 0 when every image came through, 1 when some did not, 2 when none did, 3 when the time was over before."""
     lost = summary.failed + summary.quarantined
     if lost == 0:
-        return EXIT_TIME_OVER if summary.remaining else EXIT_OK
+        return EXIT_TIME_OVER if summary.remaining or summary.unread else EXIT_OK
     return EXIT_SOME_FAILED if lost < summary.images + summary.unchanged else EXIT_NOTHING_DONE
 
 
@@ -165,8 +165,9 @@ def print_summary(summary: RunSummary, *, gain: tuple[float, float] | None = Non
         console.print(f"  {path}: {kind}: {text}", markup=False, highlight=False)
     if len(summary.failures) > _SHOWN_FAILURES:
         console.print(f"  … and {len(summary.failures) - _SHOWN_FAILURES} more, see the report")
-    if summary.remaining:
-        console.print(f"  the time is over: {summary.remaining} images remain; the next run goes on with them")
+    if summary.remaining or summary.unread:
+        left = f"{summary.remaining} images remain to be restored and {summary.unread} to be compared"
+        console.print(f"  the time is over: {left}; the next run goes on with them")
     for shard, error in summary.broken_shards:
         console.print(f"  shard {shard} ended without rows: {error}; run again", markup=False, highlight=False)
     places = [("images", Location(summary.destination).join("images").uri), ("catalogue", summary.catalogue_uri)]

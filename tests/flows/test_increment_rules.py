@@ -9,7 +9,7 @@ import pytest
 
 from storage.archives import SourceMember
 from storage.catalogue_state import CatalogueState, KnownFile
-from tasks.increment import Increment, choose, compare_listing, decide
+from tasks.increment import Increment, choose, compare_listing, first_increment, second_increment, together
 from tasks.jobs import RestoreOptions
 
 SHARD = ("run", "plates", "s1")
@@ -35,9 +35,10 @@ def decided(
     """Return (what had to be read, the increment); what is read has the sha256 A unless `hashed` says otherwise."""
     state = CatalogueState(files={"x.png": KNOWN} if known is None else known)
     compared = compare_listing(members, state, outputs=outputs)
-    read = [item.relative_path for item in compared.to_hash]
+    read = [item.relative_path for item in [*compared.certain, *compared.unsure]]
     found = dict.fromkeys(read, (A, None)) | (hashed or {})
-    return read, decide(compared, found, options=OPTIONS)
+    first = first_increment(compared, found, options=OPTIONS)
+    return read, together(first, second_increment(first, compared, found, options=OPTIONS))
 
 
 def restored(increment: Increment) -> list[str]:
@@ -160,3 +161,12 @@ def test_retry_chooses_by_kind_and_by_name() -> None:
     assert chosen(RestoreOptions(retry=())) == ["y.png", "z.png"]
     assert chosen(RestoreOptions(retry=("truncated",))) == ["y.png"]
     assert chosen(RestoreOptions(only=("x.png", "gone.png"))) == ["x.png"]
+
+
+def test_what_was_not_read_is_neither_same_nor_changed() -> None:
+    state = CatalogueState(files={"x.png": KNOWN, "y.png": KNOWN})
+    compared = compare_listing([member(etag=None), member("y.png", etag=None)], state, outputs=("x.png", "y.png"))
+    first = first_increment(compared, {}, options=OPTIONS)
+    assert (first.unread, first.unchanged, first.nothing) == (2, 0, True)
+    whole = together(first, second_increment(first, compared, {"y.png": (A, None)}, options=OPTIONS))
+    assert (whole.unread, whole.unchanged) == (1, 1)

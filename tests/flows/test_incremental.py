@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,19 @@ def held(folder: Path) -> dict[str, tuple[int, str]]:
 
 def fill(folder: Path, names: range) -> None:
     for number in names:
-        write_picture(folder / f"{number:02d}.png", smooth_picture(number), noise_sigma=25 * (number % 3 == 0))
+        name = f"{number:02d}.tif" if number == 7 else f"{number:02d}.png"
+        write_picture(folder / name, smooth_picture(number), noise_sigma=25 * (number % 3 == 0))
 
 
 def night(source: Path) -> None:
-    """Three new pictures, one changed, one removed."""
+    """Three new pictures, one changed, to other bytes of the same size and date, and one removed."""
     for name in ("a/05b", "a/21", "c/22"):
         write_picture(source / f"{name}.png", smooth_picture(int(name[2:4]) + 50), noise_sigma=25)
-    write_picture(source / "a" / "07.png", smooth_picture(77), noise_sigma=20)
+    changed = source / "a" / "07.tif"
+    before = changed.stat()
+    write_picture(changed, smooth_picture(77), noise_sigma=20)
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert changed.stat().st_size == before.st_size
     (source / "a" / "11.png").unlink()
 
 
@@ -95,7 +101,7 @@ def test_exactly_what_is_new_or_changed_is_restored(second_night: Any) -> None:
     after = held(out / "images")
     kept = {name.removeprefix("images/"): said for name, said in before["files"].items() if name.startswith("images/")}
     written = {name for name, said in after.items() if kept.get(name) != said}
-    assert written == {"a/05b.png", "a/21.png", "c/22.png", "a/07.png"}
+    assert written == {"a/05b.png", "a/21.png", "c/22.png", "a/07.tif"}
     assert kept.keys() <= after.keys(), "the output of a removed source stays"
 
 
@@ -106,7 +112,7 @@ def test_other_rows_stay_as_they_were(second_night: Any) -> None:
         path = row["relative_path"]
         if path == "a/11.png":
             assert now[path] == {**row, "source_state": "source_missing"}
-        elif path == "a/07.png":
+        elif path == "a/07.tif":
             assert now[path]["source_sha256"] != row["source_sha256"]
         else:
             assert now[path] == row
@@ -120,7 +126,7 @@ def test_every_image_has_one_row_for_whoever_reads_the_prefix(second_night: Any)
     assert frame["source_state"].value_counts().to_dict() == {"present": 23, "source_missing": 1}
     for table in ("steps", "metrics"):
         paths = set(pd.read_parquet(out / "catalogue" / table)["relative_path"])
-        assert {"a/07.png", "a/21.png"} <= paths <= set(frame["relative_path"])
+        assert {"a/07.tif", "a/21.png"} <= paths <= set(frame["relative_path"])
     steps = pd.read_parquet(out / "catalogue" / "steps")
     assert not steps.duplicated(["relative_path", "step_index"]).any()
 
@@ -268,6 +274,22 @@ def test_no_shard_begins_after_the_time(prefect_server: None, tmp_path: Path) ->
     assert (stopped.images, stopped.remaining) == (0, 4)
     done = restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS)
     assert (done.images, done.remaining) == (4, 0)
+
+
+def test_old_pictures_are_compared_after_new_ones_are_restored(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "archive", tmp_path / "out"
+    fill(source, range(3))
+    restore_archive(str(source), str(out), OPTIONS)
+    fill(source, range(3, 4))
+    early = datetime.now().astimezone()
+    times = chain([early, early], repeat(early + timedelta(hours=2)))  # time for one shard
+    monkeypatch.setattr("flows.deadline._now", lambda: next(times))
+    stop_at = (early + timedelta(hours=1)).isoformat()
+    hurried = restore_archive(str(source), str(out), replace(OPTIONS, stop_at=stop_at))
+    assert (hurried.images, hurried.new, hurried.remaining, hurried.unread) == (1, 1, 0, 3)
+    assert len(rows(out)) == 4
 
 
 def test_a_whole_run_with_other_settings_leaves_one_row_to_the_next_increment(

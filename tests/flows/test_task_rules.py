@@ -241,7 +241,17 @@ def test_collection_is_the_name_of_the_source() -> None:
     assert collection_name("/archives/x", RestoreOptions(collection="Chosen")) == "Chosen"
 
 
-@pytest.mark.parametrize("module", ["flows.restore_archive", "flows.commands.inspecting"])
+@pytest.mark.parametrize("module", ["restoring", "retrying", "upkeeping", "listing"])
+def test_a_command_checks_its_arguments_before_the_engine_is_loaded(module: str) -> None:
+    program = f"import sys, flows.commands.{module}; print(sorted({{'prefect', 'torch'}} & set(sys.modules)))"
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "module", ["flows.restore_archive", "flows.nightly", "flows.verify_archive", "flows.commands.inspecting"]
+)
 def test_prefect_is_imported_after_its_settings(module: str) -> None:
     program = f"import sys, {module}; found = list(sys.modules); print(*(found.index(n) for n in sys.argv[1:]))"
     command = [sys.executable, "-c", program, "flows.prefect_settings", "prefect"]

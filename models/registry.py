@@ -8,9 +8,12 @@ from models.method import Method
 from models.methods import (
     classical_filters,
     classical_inpainting,
+    deep_prior,
+    example_based,
     published_denoisers,
     residual_unet,
     rl_restore,
+    simple_inpainting,
     tone,
 )
 from models.published.catalogue import missing_weights
@@ -30,6 +33,9 @@ METHODS: tuple[Method, ...] = (
     *tone.METHODS,
     *published_denoisers.METHODS,
     *rl_restore.METHODS,
+    *simple_inpainting.METHODS,
+    *deep_prior.METHODS,
+    *example_based.METHODS,
 )
 
 

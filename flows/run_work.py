@@ -30,9 +30,6 @@ from tasks.jobs import ShardJob
 from tasks.progress import announce
 from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 
-# Between two looks at the clock.
-_READ_TOGETHER = 1024
-
 
 @dataclass(slots=True, kw_only=True)
 class Work:
@@ -91,11 +88,7 @@ def _compare_bytes(run: ShardJob, work: Work, window: Window) -> Increment:
     """Read what the listing could not tell about, add what has changed to the work, and return that alone."""
     if work.compared is None or work.increment is None:
         raise ValueError("compare bytes: expected the work of an incremental run that was not compared yet")
-    unsure = list(work.compared.unsure)
-    if window.stop_at is not None:
-        # Where one night is too short for all of them, the next begins elsewhere.
-        random.shuffle(unsure)
-    hashed = _read(run, unsure, window=window)
+    hashed = _read(run, work.compared.unsure, window=window)
     found = second_increment(work.increment, work.compared, hashed, options=run.options)
     work.increment, work.compared = together(work.increment, found), None
     work.jobs += _jobs(run, found.shards, found.duplicates)
@@ -147,26 +140,28 @@ def _read(
     run: ShardJob, members: Sequence[SourceMember], *, window: Window | None = None
 ) -> dict[str, tuple[str | None, str | None]]:
     """Return (sha256, error kind) of every member by its path, or with a window of those there is time to read."""
-    groups = [members[start : start + _READ_TOGETHER] for start in range(0, len(members), _READ_TOGETHER)]
-    found: dict[str, tuple[str | None, str | None]] = {}
-    for group in groups if window is None else window.open(groups):
-        cut = cut_runs(group, target_bytes=run.options.shard_bytes, target_count=run.options.shard_images)
-        for shard in _hashed(run, cut):
-            pairs = zip(shard.member_sha256s, shard.member_errors, strict=True)
-            found |= {member.relative_path: pair for member, pair in zip(shard.members, pairs, strict=True)}
-    return found
+    cut = cut_runs(members, target_bytes=run.options.shard_bytes, target_count=run.options.shard_images)
+    if window is not None and window.stop_at is not None:
+        random.shuffle(cut)  # where one night is too short for all of them, the next begins elsewhere
+    return {
+        member.relative_path: (sha256, kind)
+        for shard in _hashed(run, cut, window=window)
+        for member, sha256, kind in zip(shard.members, shard.member_sha256s, shard.member_errors, strict=True)
+    }
 
 
-def _hashed(run: ShardJob, shards: Sequence[Shard]) -> list[Shard]:
+def _hashed(run: ShardJob, shards: Sequence[Shard], *, window: Window | None = None) -> list[Shard]:
+    """Return the shards with the sha256 of their members, in order; with a window, those there is time to read."""
     options, hashed = run.options, {}
     limits = to_json(options.limits)
 
     def submit(shard: Shard) -> Any:
         return fingerprint_shard.submit(source=run.source, shard=to_json(shard), limits=limits)
 
-    for shard, future in submit_bounded(submit, shards, limit=2 * options.workers):
+    wanted = shards if window is None else window.open(shards)
+    for shard, future in submit_bounded(submit, wanted, limit=2 * options.workers):
         hashed[shard.shard_id] = from_json(Shard, future.result())
-    return [hashed[shard.shard_id] for shard in shards]
+    return [hashed[shard.shard_id] for shard in shards if shard.shard_id in hashed]
 
 
 def _jobs(run: ShardJob, shards: Sequence[Shard], duplicates: Iterable[tuple[tuple[str, str], ...]]) -> list[ShardJob]:

@@ -34,8 +34,9 @@ SUMMARY = RunSummary(
 )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["inspect", "--help"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+@pytest.mark.parametrize("command", ["", "restore", "inspect", "nightly", "retry"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    arguments = [*command.split(), "--help"]
     program = (
         "import sys\nfrom flows.cli import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit as end:\n    code = end.code\n"

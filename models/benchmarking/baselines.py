@@ -21,6 +21,7 @@ from models.benchmarking.code_identity import code_sha256
 from models.degradations.resample import resize
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner
+from models.scratches.detector import shipped_settings
 from models.types import DegradationEstimate, Estimated
 
 Pixels = npt.NDArray[np.float32]
@@ -91,10 +92,10 @@ def method_identity(method_id: str) -> tuple[str, str, str | None]:
 
 
 def _program_sha256() -> str:
-    """Return a hash over the code of models, of the checks between steps, and over all weights."""
+    """Return a hash over the code of models, of the checks between steps, over all weights and the thresholds."""
     root = Path(__file__).parents[1]
     files = [*root.rglob("*.py"), *root.glob("weights/*.safetensors"), root.parent / "tasks" / "acceptance.py"]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(shipped_settings()).encode())
     for path in sorted(path for path in files if "training" not in path.parts and path.parent != Path(__file__).parent):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -58,10 +58,12 @@ def check_detector(detector_id: str) -> None:
         raise ValueError(f"detector: got {detector_id!r}, expected one of {sorted(TITLES)}{hint}")
 
 
-def detector_identity(detector_id: str) -> tuple[str, str, str | None]:
-    """Return (id, sha256 of the code, sha256 of the weights): what its figures depend on besides the pictures."""
-    weights = load_card(WEIGHTS_NAME).sha256 if detector_id == LEARNED else None
-    return detector_id, code_sha256(Path(inspect.getfile(DetectionRow))), weights
+def detector_identity(detector_id: str) -> tuple[str, str, str | None, str]:
+    """Return (id, sha256 of the code, sha256 of the weights, thresholds): what figures depend on besides pictures."""
+    code = code_sha256(Path(inspect.getfile(DetectionRow)))
+    if detector_id != LEARNED:
+        return detector_id, code, None, ""
+    return detector_id, code, load_card(WEIGHTS_NAME).sha256, repr(shipped_settings())
 
 
 def data_identity(data: Path) -> list[tuple[str, int]]:

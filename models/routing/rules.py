@@ -33,7 +33,7 @@ class Thresholds:
     colour_cast: float = 8.0
     scratch_coverage: float = 1e-5
     scratch_places: int = 3
-    scratch_confidence_alone: float = 0.85
+    scratch_confidence_alone: float = 0.95
     review_coverage: float = 0.3
     review_noise_sigma: float = 70.0
 

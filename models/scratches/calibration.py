@@ -23,6 +23,15 @@ from models.scratches.synthesis import TrainingData, load_split
 from models.scratches.training import averaged_network
 from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights
 
+_COMMAND = (
+    "python -m models.scratches.training --data DATA "
+    "--out A --seed 1 --steps 17000 --plain-share 0, stopped at step 6674; --out A --seed 1 --steps 13000 --resume; "
+    "wider from here: --out B --seed 5 --steps 11000 --side 128 --batch 8 --learning-rate 0.0015 "
+    "--start-from A/checkpoint.pt, half of the steps decaying and camouflaged damage counting like any other; "
+    "--out C --seed 7 --steps 11000 --start-from B/checkpoint.pt, from step 5600 on --steps 9000 --resume; "
+    "python -m models.scratches.calibration --data DATA --checkpoint-folder C; "
+    "lacuna benchmark run scratch-detection --data DATA --destination RESULTS; python -m benchmarks.cards RESULTS"
+)
 Measured: TypeAlias = list[tuple[EvaluationPicture, NDArray[np.uint8]]]
 
 
@@ -30,17 +39,18 @@ Measured: TypeAlias = list[tuple[EvaluationPicture, NDArray[np.uint8]]]
 class CalibrationSettings:
     """The grid of thresholds, and how much of the intact calibration pictures may be marked.
 
-    intact_mean_max: mean share of their pixels. intact_share_max: share of a picture that makes it a spoilt one.
-    spoilt_max: share of the pictures that may be spoilt (a lattice or a stripy cloth looks like scratches).
+    intact_share_max: share of a picture that makes it a spoilt one. spoilt_max: share of the pictures that may be
+    spoilt (railings, rough stone and stripy cloth look like damage). intact_mean_max: mean share of their pixels, a
+    spoilt picture counting no more than it takes to be one: how far it is spoilt says little about the others.
     """
 
     seed: int = 7
-    highs: tuple[float, ...] = (0.6, 0.7, 0.8, 0.85, 0.9, 0.94)
+    highs: tuple[float, ...] = (0.6, 0.7, 0.75, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.94)
     lows: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7)
     smallest_px: tuple[int, ...] = (4, 8)
     intact_mean_max: float = 8e-4
-    intact_share_max: float = 3e-3
-    spoilt_max: float = 0.03
+    intact_share_max: float = 5e-3
+    spoilt_max: float = 0.05
 
 
 def choose_thresholds(
@@ -57,7 +67,8 @@ def choose_thresholds(
         thresholds = Thresholds(high=high, low=low, smallest_px=smallest)
         marked = np.array([grow_mask(probability, thresholds).mask.mean() for _, probability in intact])
         spoilt = float((marked > settings.intact_share_max).mean())
-        if marked.mean() > settings.intact_mean_max or spoilt > settings.spoilt_max:
+        mean = np.minimum(marked, settings.intact_share_max).mean()
+        if mean > settings.intact_mean_max or spoilt > settings.spoilt_max:
             continue
         overlap = Overlap()
         for picture, probability in damaged:
@@ -160,19 +171,15 @@ def make_card(*, steps: int, seed: int, metrics: dict[str, Any]) -> WeightCard:
             "scratches, cracks, folds, dust, hair, stains and holes drawn by models.degradations.damage_layers",
         ],
         licence="Apache-2.0",
-        command="python -m models.scratches.training --data DATA --out OUT --seed 1 --steps 17000 --plain-share 0, "
-        "stopped at the checkpoint of step 6674; python -m models.scratches.training --data DATA --out OUT --seed 1 "
-        "--steps 13000 --resume; python -m models.scratches.calibration --data DATA --checkpoint-folder OUT; "
-        "lacuna benchmark run scratch-detection --data DATA --destination RESULTS; python -m benchmarks.cards RESULTS",
+        command=_COMMAND,
         steps=steps,
         seed=seed,
         commit="",
         metrics=metrics,
-        notes="Trained on synthetic damage only, for 13,000 steps; short of its aim (ROC AUC 0.98). Damage on texture "
-        "and faint marks are missed; foliage, spray and lattices can be marked. Next: "
-        "wider first levels, many more steps. "
-        "Thresholds were chosen on 20 photographs and 39 overlays kept out of the training. The first 6,674 steps ran "
-        "with the code of commit 877c907.",
+        notes="Trained on synthetic damage only; short of its aim (ROC AUC 0.98). Damage on texture and faint marks "
+        "are missed; foliage, rough stone and railings can be marked. Thresholds were chosen on 20 photographs and 39 "
+        "overlays kept out of the training. The first 6,674 steps ran with the code of commit 877c907, those up to "
+        "13,000 with that of 15270ed; the steps of the card are those of the last stage.",
     )
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.degradations.damage_layers import FloatArray
 from models.degradations.scratches import DamageSettings
-from models.scratches.synthesis import PatchSettings, TrainingData, age_damaged, damage_picture
+from models.scratches.synthesis import PatchSettings, TrainingData, age_damaged, damage_picture, local_deviation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +29,6 @@ class EvaluationPicture:
     def without_camouflaged(self) -> EvaluationPicture:
         """Return the same picture where only conspicuous damage counts."""
         return replace(self, counts=self.counts & self.conspicuous)
-
-
-def local_deviation(grey: FloatArray, *, sigma_px: float = 4.0) -> FloatArray:
-    """Return the standard deviation of `grey` (H, W) around each pixel, in a Gaussian window."""
-    mean = cv2.GaussianBlur(grey, (0, 0), sigma_px)
-    square = cv2.GaussianBlur(grey * grey, (0, 0), sigma_px)
-    return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0)), np.float32)
 
 
 # What scratch detection is asked to find; stains and holes are told from the scene by what it shows, if at all.

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 class NetworkSettings:
     """widths: channels at 1/2, 1/4, 1/8 and 1/16 of the resolution; blocks: residual blocks going down."""
 
-    widths: tuple[int, ...] = (16, 48, 64, 96)
-    blocks: tuple[int, ...] = (1, 1, 2, 1)
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
 
 
 SIZE_MULTIPLE = 16
@@ -119,3 +119,23 @@ def _fold(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, nn.Identity]:
         )
     fused = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
     return fused, nn.Identity()
+
+
+@torch.no_grad()
+def widen(network: ScratchUNet, narrow: dict[str, Tensor]) -> None:
+    """Start `network` from the weights of a narrower one, so that it computes the same and has room to learn more.
+
+    Old channels do not see the new ones at first; blocks that the old network did not have add nothing at first.
+    Chen et al., "Net2Net", ICLR 2016. Raises KeyError when `narrow` has a layer that `network` lacks.
+    """
+    for module in network.modules():
+        if isinstance(module, _ResidualBlock) and isinstance(module.norm_b, nn.BatchNorm2d):
+            nn.init.zeros_(module.norm_b.weight)
+    own = network.state_dict()
+    for name, value in narrow.items():
+        target = own[name]
+        if target.ndim == 4:
+            target[: value.shape[0]] = 0
+        corner = tuple(slice(size) for size in value.shape)
+        target[corner] = value
+    network.load_state_dict(own)

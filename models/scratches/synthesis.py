@@ -23,16 +23,17 @@ from models.degradations.scratches import DamageSettings, damage_image
 class PatchSettings:
     """What a training patch looks like: side in pixels, shares of patches, and strength of the ageing."""
 
-    side: int = 160
+    side: int = 256
     clean_share: float = 0.35
     # Patches that are neither aged before nor after the damage: most scans are sharper than old prints can be.
-    plain_share: float = 0.45
+    plain_share: float = 0.4
     overlay_share: float = 0.35
     photographs_share: float = 0.55
     blur_sigma_px_max: float = 1.5
     noise_sigma_max: float = 20.0
     jpeg_quality_min: int = 40
-    # Damage fainter than this, or than the noise over it, cannot be seen and hardly counts in the loss.
+    # Damage fainter than this, than the noise over it, or than the texture under it hardly counts in the loss: what
+    # cannot be seen would teach the network that texture is somewhat likely to be damaged.
     faint_change: float = 10 / 255
     faint_weight: float = 0.15
     damage: DamageSettings = field(default_factory=DamageSettings)
@@ -236,10 +237,12 @@ def make_patch(data: TrainingData, rng: np.random.Generator, settings: PatchSett
         damaged, shown = damage_picture(clean, data.overlays, rng, settings)
     else:
         damaged, shown = clean, np.zeros(clean.shape, np.bool_)
+    change, image = np.abs(damaged - clean), damaged
     if plain:
-        weight = _weights(np.abs(damaged - clean), shown, settings.faint_change, settings)
-        return Patch(image=damaged, mask=shown, weight=weight)
-    image, weight = age_damaged(clean, damaged, shown, rng, settings=settings, grain=grain)
+        weight = _weights(change, shown, settings.faint_change, settings)
+    else:
+        image, weight = age_damaged(clean, damaged, shown, rng, settings=settings, grain=grain)
+    weight[shown & (change < local_deviation(clean))] = settings.faint_weight
     return Patch(image=image, mask=shown, weight=weight)
 
 
@@ -260,6 +263,13 @@ def age_damaged(
     image, contrast, sigma = _age(damaged, rng, settings)
     limit = max(settings.faint_change, float(np.hypot(grain * contrast, sigma)))
     return image, _weights(change * np.float32(contrast), mask, limit, settings)
+
+
+def local_deviation(grey: FloatArray, *, sigma_px: float = 4.0) -> FloatArray:
+    """Return the standard deviation of `grey` (H, W) around each pixel, in a Gaussian window."""
+    mean = cv2.GaussianBlur(grey, (0, 0), sigma_px)
+    square = cv2.GaussianBlur(grey * grey, (0, 0), sigma_px)
+    return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0)), np.float32)
 
 
 def _weights(change: FloatArray, mask: NDArray[np.bool_], limit: float, settings: PatchSettings) -> FloatArray:

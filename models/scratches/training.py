@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.scratches.network import NetworkSettings, ScratchUNet
+from models.scratches.network import NetworkSettings, ScratchUNet, widen
 from models.scratches.synthesis import PatchSettings, TrainingData, load_split, make_batch
 
 
@@ -27,11 +27,11 @@ class TrainingSettings:
 
     steps: int
     seed: int
-    batch: int = 8
-    learning_rate: float = 2e-3
+    batch: int = 4
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     warmup_steps: int = 200
-    decay_share: float = 0.5
+    decay_share: float = 0.85
     focal_gamma: float = 2.0
     focal_beta: float = 10.0
     positive_weight_max: float = 4.0
@@ -85,6 +85,11 @@ class Trainer:
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
         )
         self.step = 0
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """Start anew from the weights of a like or narrower network."""
+        widen(self.network, state)
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def train_step(self) -> float:
         """Do one step; returns the loss."""
@@ -169,20 +174,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and weights")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plain-share", type=float, default=PatchSettings().plain_share, help="patches without ageing")
+    parser.add_argument("--start-from", type=Path, help="checkpoint.pt of a like or narrower network to start from")
+    parser.add_argument("--learning-rate", type=float, default=TrainingSettings(steps=1, seed=0).learning_rate)
+    parser.add_argument("--batch", type=int, default=TrainingSettings(steps=1, seed=0).batch, help="patches a step")
+    parser.add_argument("--side", type=int, default=PatchSettings().side, help="side of a patch, px")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     cv2.setNumThreads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    settings = TrainingSettings(steps=arguments.steps, seed=arguments.seed)
-    patches = PatchSettings(plain_share=arguments.plain_share)
+    settings = TrainingSettings(
+        steps=arguments.steps, seed=arguments.seed, learning_rate=arguments.learning_rate, batch=arguments.batch
+    )
+    patches = PatchSettings(side=arguments.side)
     trainer = Trainer(
         load_split(arguments.data, "train"), arguments.out, settings=settings, patches=patches, device=arguments.device
     )
     if arguments.resume and (arguments.out / "checkpoint.pt").exists():
         trainer.resume()
+    elif arguments.start_from:
+        state = torch.load(arguments.start_from, map_location=arguments.device, weights_only=True)
+        trainer.start_from(state["average"])
     trainer.run()
     print(
         f"done; now: python -m models.scratches.calibration --data {arguments.data} --checkpoint-folder {arguments.out}"

@@ -43,9 +43,13 @@ def test_ranks_plain_scratches_above_the_picture(network: nn.Module, name: str) 
     assert (np.searchsorted(intact, probability[truth]) / intact.size).mean() > 0.9
 
 
-# The shipped thresholds spare clean pictures first; weights trained longer must turn this into a pass.
-@pytest.mark.xfail(reason="the shipped weights find 0 to 68 % of these scratches, the aim is 75 %", strict=True)
-@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+# The shipped thresholds spare clean pictures first; weights trained longer must turn these into passes.
+_MISSED = pytest.mark.xfail(reason="the shipped weights find less of these scratches than the aim of 75 %", strict=True)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("astronaut", marks=_MISSED), pytest.param("coffee", marks=_MISSED), "chelsea"]
+)
 def test_finds_plain_scratches(network: nn.Module, name: str) -> None:
     image, truth = _scratched(name)
     assert detect(image, network=network).mask[truth].mean() > 0.75

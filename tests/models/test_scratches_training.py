@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from models.scratches.calibration import CalibrationSettings, calibrate_confidence, choose_thresholds
 from models.scratches.evaluation import EvaluationPicture, Histogram, Overlap, evaluation_pictures
-from models.scratches.synthesis import PatchSettings, TrainingData, make_batch
+from models.scratches.network import NetworkSettings, ScratchUNet, widen
+from models.scratches.synthesis import PatchSettings, TrainingData, make_batch, make_patch
 from models.scratches.training import Trainer, TrainingSettings, detection_loss, learning_rate
 
 
@@ -54,6 +55,28 @@ def test_a_resumed_run_equals_an_unbroken_one(data: TrainingData, tmp_path: Path
     _train(data, tmp_path / "b", steps=2, resume=False)
     resumed = _train(data, tmp_path / "b", steps=4, resume=True)
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+
+def test_a_widened_network_computes_the_same() -> None:
+    torch.manual_seed(0)
+    narrow = ScratchUNet(NetworkSettings(widths=(8, 16, 16, 24), blocks=(1, 1, 2, 1))).eval()
+    wide = ScratchUNet(NetworkSettings(widths=(16, 24, 32, 32), blocks=(2, 2, 2, 2))).eval()
+    picture = torch.rand(1, 1, 64, 48)
+    before = wide(picture)
+    widen(wide, narrow.state_dict())
+    assert torch.allclose(wide(picture), narrow(picture), atol=1e-5)
+    assert not torch.allclose(before, wide(picture), atol=1e-3)
+
+
+def test_damage_hidden_by_texture_hardly_counts(data: TrainingData) -> None:
+    # The photographs are noise of deviation 35 levels: weaker damage is camouflaged, and nothing else is light here.
+    settings = PatchSettings(side=64, clean_share=0, plain_share=1, overlay_share=0)
+    patches = [make_patch(data, np.random.default_rng(seed), settings) for seed in range(30)]
+    damaged = [patch.weight[patch.mask] for patch in patches]
+    assert {round(float(weight), 3) for weights in damaged for weight in np.unique(weights)} == {0.15, 1.0}
+    shares = [float((weights < 1).mean()) for weights in damaged if len(weights)]
+    assert min(shares) < 0.9
+    assert max(shares) > 0.1
 
 
 def test_learning_rate_rises_stays_and_falls() -> None:

@@ -14,6 +14,7 @@ from models.methods import (
     residual_unet,
     rl_restore,
     simple_inpainting,
+    super_resolution,
     tone,
 )
 from models.published.catalogue import missing_weights
@@ -31,6 +32,7 @@ METHODS: tuple[Method, ...] = (
     *classical_inpainting.METHODS,
     *classical_filters.METHODS,
     *tone.METHODS,
+    *super_resolution.METHODS,
     *published_denoisers.METHODS,
     *rl_restore.METHODS,
     *simple_inpainting.METHODS,

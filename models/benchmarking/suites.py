@@ -138,7 +138,7 @@ SUITES: tuple[Suite, ...] = (
         id="sr",
         title="Super-resolution: Set5 and Set14, 2 and 4 times",
         groups=_enlarged(),
-        methods=("bicubic-upscale",),
+        methods=("upscale-x2", "upscale-x4", "bicubic-upscale"),
         note="Shrunk by MATLAB's antialiased bicubic; a grey picture of a set is measured as it is.",
     ),
     Suite(

@@ -135,12 +135,21 @@ NEEDS: tuple[Need, ...] = (
         "film grain",
     ),
     Need(
-        weight="super_resolution_x4",
+        weight="upscale-x4",
         value="small scans and prints",
         targets=(
             Target(metric="sr (PSNR dB)", levels=(("Set5 bicubic/x4", 31.6),), source="VDSR 31.35, SRResNet 32.05"),
         ),
-        command="no recipe yet",
+        command="lacuna train upscale-x4 --data DATA --out RUN --steps N",
+        notes="trained for less than an hour of one core; validation was still rising",
+        recipe="upscale-x4",
+    ),
+    Need(
+        weight="upscale-x2",
+        value="the same, where the print is not so small",
+        targets=(Target(metric="sr (PSNR dB)", levels=(("Set5 bicubic/x2", 37.53),), source="VDSR"),),
+        command="lacuna train upscale-x2 --data DATA --out RUN --steps N --start-from RUN_OF_X4",
+        recipe="upscale-x2",
     ),
     Need(
         weight="all_in_one",

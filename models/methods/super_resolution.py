@@ -3,7 +3,8 @@
 The trunk is that of the other networks (after DRUNet, Zhang et al., TPAMI 2021), the way up that of ESPCN (Shi et al.,
 "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", CVPR 2016). Trained on pictures
 shrunk by antialiased bicubic, as the published tables are: noise, compression and blur are other methods' work and
-come first. Never applied unless asked for, since it changes the size of an original.
+come first; what is left of them, and the texture of a print's paper, is drawn out as fine lines. Never applied unless
+asked for, since it changes the size of an original.
 """
 
 from __future__ import annotations

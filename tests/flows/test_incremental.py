@@ -35,8 +35,8 @@ OPTIONS = RestoreOptions(
     incremental=True,
 )
 CHECKOUT = Path(__file__).parents[2]
-# Columns that say when and how long, and where a workspace lies.
-OF_THIS_RUN = ("finished_at", "seconds", "output_uri", "source_uri", "mask_uri", "run_id")
+# Columns that say when and how long, where a workspace lies, and which commit of the program ran.
+OF_THIS_RUN = ("finished_at", "seconds", "output_uri", "source_uri", "mask_uri", "run_id", "code_version")
 
 
 def rows(destination: Path, sql: str = "SELECT * FROM images ORDER BY relative_path") -> list[dict[str, Any]]:

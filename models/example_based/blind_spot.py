@@ -44,7 +44,7 @@ class BlindSpotSettings:
     hidden_share: float = 0.2
     held_out_share: float = 0.05
     validate_every: int = 50
-    patience: int = 15
+    patience: int = 20
     smooth_start: bool = True
 
     def __post_init__(self) -> None:

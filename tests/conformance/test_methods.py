@@ -14,7 +14,23 @@ from models.published.catalogue import card_of
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner, RunSettings
 
-EVERY = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.card.id)
+# Even two steps of a fit take seconds, and every test makes several: `-m slow` holds these to the contract.
+LEARN_FROM_THE_PICTURE = (
+    "deep-image-prior",
+    "deep-image-prior-fast",
+    "deep-image-prior-denoise",
+    "example-internal",
+    "example-internal-faithful",
+)
+EVERY = pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(
+            method, id=method.card.id, marks=[pytest.mark.slow] if method.card.id in LEARN_FROM_THE_PICTURE else []
+        )
+        for method in METHODS
+    ],
+)
 
 
 @pytest.fixture(autouse=True)

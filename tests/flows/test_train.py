@@ -88,7 +88,7 @@ def test_a_curve_shows_loss_and_validation() -> None:
 
 def test_the_next_weight_is_the_first_below_its_target() -> None:
     def need(weight: str, wanted: float, recipe: str | None) -> Need:
-        target = Target(metric="denoise-color (PSNR dB)", levels=(("σ 25", wanted),), source="test")
+        target = Target(metric="denoise-color (PSNR dB)", levels=(("CBSD68 awgn/25", wanted),), source="test")
         return Need(weight=weight, value="", targets=(target,), command="", recipe=recipe)
 
     met, missed, absent = need("denoise", 20.0, "a"), need("denoise", 60.0, "b"), need("no_such_weight", 1.0, "c")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flows.commands.benchmark import benchmark_app
+from flows.commands.options import JsonOption, UntilOption
 from flows.commands.upkeep import upkeep_app
 
 EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
@@ -59,10 +60,6 @@ UpscaleOption = Annotated[
     typer.Option("--upscale", metavar="2|4", help="Also enlarge every picture so many times. Never done unless asked."),
 ]
 FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
-UntilOption = Annotated[
-    str | None, typer.Option("--until", metavar="HH:MM", help="Begin nothing more after this time; run again to go on.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines instead of tables.")]
 
 
 @app.command(epilog=_EXIT_CODES)

@@ -37,16 +37,10 @@ from tasks.benchmarking.scoring import (
     score_part,
 )
 from tasks.progress import announce
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 
 _RUNNER: Any = ThreadPoolTaskRunner(max_workers=16)
-_RETRIED: dict[str, Any] = {
-    "cache_policy": NO_CACHE,
-    "retries": ATTEMPTS_AGAIN,
-    "retry_delay_seconds": BACKOFF,
-    "retry_jitter_factor": JITTER,
-    "retry_condition_fn": retry_if_transient,
-}
+_RETRIED: dict[str, Any] = {"cache_policy": NO_CACHE, **NETWORK_FAULTS}
 DETECTION = "scratch-detection"
 Failures = tuple[tuple[str, str, str], ...]
 

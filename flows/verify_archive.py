@@ -12,7 +12,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from storage.fixity import FixityReport, check_outputs
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 
 _LONGEST_TABLE = 1000
 
@@ -33,10 +33,7 @@ class DamagedOutputsError(RuntimeError):
     name="verify",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=ATTEMPTS_AGAIN,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=retry_if_transient,
+    **NETWORK_FAULTS,
 )
 def verify_outputs(*, destination: str) -> Any:
     """Task over `check_outputs`."""

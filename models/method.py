@@ -7,7 +7,7 @@ A method whose paper uses other conventions converts at the edge of its own file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -93,6 +93,43 @@ class PlainMethod:
 
     def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
         return ()
+
+
+Picture = npt.NDArray[np.float32]
+Hole = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFiller(PlainMethod):
+    """Fills each tile on the CPU in float32 by `fill`, which takes (H, W, 3) in [0, 1] and the hole (H, W).
+
+    A tile without a hole, or without a known pixel, comes back as it is.
+    """
+
+    fill: Callable[[Picture, Hole], Picture]
+
+    def __call__(
+        self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
+    ) -> Tensor:
+        holes = required_mask(mask, method_id=self.card.id)
+        filled = []
+        for planes, missing in zip(image, holes, strict=True):
+            picture, hole = planes.permute(1, 2, 0).float().cpu().numpy(), missing[0].cpu().numpy() > 0
+            filled.append(self.fill(picture, hole) if hole.any() and not hole.all() else picture)
+        return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).to(image)
+
+
+def required_mask(mask: Tensor | None, *, method_id: str) -> Tensor:
+    """Return the mask of a method that cannot do without; ValueError when there is none."""
+    if mask is None:
+        raise ValueError(f"{method_id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first")
+    return mask
+
+
+def without_repeated_planes(image: Tensor) -> Tensor:
+    """Return (B, 1, H, W) for pictures that are grey, three equal planes, and (B, 3, H, W) as it is otherwise."""
+    is_grey = torch.equal(image[:, 0], image[:, 1]) and torch.equal(image[:, 0], image[:, 2])
+    return image[:, :1] if is_grey else image
 
 
 class ImageContractError(ValueError):

@@ -64,7 +64,10 @@ class TileGrid:
 
 
 def tile_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int) -> TileGrid:
-    """Cut a picture into tiles of at most `tile` pixels a side (rounded up to `multiple`) that overlap by `overlap`."""
+    """Cut a picture into tiles of `tile` pixels a side that overlap by `overlap` or more.
+
+    Tiles are larger where `multiple` or the overlap asks for it: two tiles' starts lie a whole `multiple` apart.
+    """
     tile_height, tops = _axis(height, tile=tile, overlap=overlap, multiple=multiple)
     tile_width, lefts = _axis(width, tile=tile, overlap=overlap, multiple=multiple)
     return TileGrid(
@@ -79,10 +82,10 @@ def tile_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int
 
 
 def _axis(length: int, *, tile: int, overlap: int, multiple: int) -> tuple[int, tuple[int, ...]]:
-    size = math.ceil(max(tile, 2 * overlap, multiple) / multiple) * multiple
+    size = math.ceil(max(tile, 2 * overlap, overlap + multiple) / multiple) * multiple
     if length <= size:
         return math.ceil(length / multiple) * multiple, (0,)
-    step = max(multiple, (size - overlap) // multiple * multiple)
+    step = (size - overlap) // multiple * multiple
     last = math.ceil((length - size) / multiple) * multiple
     return size, (*range(0, last, step), last)
 
@@ -142,7 +145,7 @@ class StripBlender:
     def _write_rows(self, count: int) -> None:
         rows = slice(self._strip_top, self._strip_top + count)
         dtype = self.result.dtype
-        values = self._sums[:count] / np.maximum(self._weights[:count], 1e-8)
+        values = self._sums[:count] / self._weights[:count]
         whole = np.rint(np.clip(values, 0.0, 1.0) * largest_value(dtype)).astype(dtype)
         whole = whole[:, :, 0] if self.result.ndim == 2 else whole
         if self._mask is not None:
@@ -161,10 +164,8 @@ def _ramp(length: int, *, overlap: int, start: bool, end: bool) -> npt.NDArray[n
     weights = np.ones(length, np.float32)
     if overlap > 0:
         rise = np.clip((np.arange(overlap) - overlap / 4 + 0.5) / (overlap / 2), 0.0, 1.0).astype(np.float32)
-        # A pixel that only one tile covers keeps a vanishing weight instead of none.
-        rise = np.maximum(rise, 1e-6)[:length]
         if start:
-            weights[: rise.size] *= rise
+            weights[:overlap] *= rise[:length]
         if end:
-            weights[length - rise.size :] *= rise[::-1]
+            weights[-overlap:] *= rise[::-1][-length:]
     return weights

@@ -77,7 +77,7 @@ class ZipSource(Source):
         try:
             with self._zip.open(self._names[member.relative_path]) as file:
                 yield from iter(lambda: file.read(_BLOCK), b"")
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise _corrupt_member(member, error) from error
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from storage.catalogue_rows import image_row, metric_row, quarantine_row, step_r
 from storage.catalogue_state import PRESENT
 from storage.shards import Shard
 from tasks.jobs import Assessed, Detected, Ingested, Measured, Restored, Routed, ShardJob, ShardSummary
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 
 
 def commit(
@@ -119,10 +119,7 @@ def summarize(job: ShardJob, ingested: Ingested, restored: Sequence[Restored]) -
 @task(
     name="catalogue",
     cache_policy=NO_CACHE,
-    retries=ATTEMPTS_AGAIN,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=retry_if_transient,
+    **NETWORK_FAULTS,
 )
 def commit_rows(
     *,

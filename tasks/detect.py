@@ -21,7 +21,7 @@ from tasks.device import DEVICE_LOCK, detector
 from tasks.ingest import load_pixels
 from tasks.jobs import Detected, Ingested, ShardJob
 from tasks.progress import announce
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 
 Mask = npt.NDArray[np.bool_]
 
@@ -90,10 +90,7 @@ def _mask_key(record: ImageRecord, detector_sha256: str) -> str:
     name="detect scratches",
     cache_policy=StepKey(step="detect"),
     result_serializer="json",
-    retries=ATTEMPTS_AGAIN,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=retry_if_transient,
+    **NETWORK_FAULTS,
 )
 def detect_scratches(*, job: dict[str, Any], ingested: dict[str, Any]) -> Any:
     """Task over `detect`; plain JSON in and out."""

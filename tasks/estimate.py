@@ -16,7 +16,7 @@ from tasks.detect import load_mask
 from tasks.ingest import load_pixels
 from tasks.jobs import Assessed, Detected, Ingested, ShardJob
 from tasks.progress import announce
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 from tasks.together import each_together
 
 
@@ -57,10 +57,7 @@ def estimate_image(record: ImageRecord, scratches: ScratchReport, *, job: ShardJ
     name="estimate degradation",
     cache_policy=StepKey(step="estimate"),
     result_serializer="json",
-    retries=ATTEMPTS_AGAIN,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=retry_if_transient,
+    **NETWORK_FAULTS,
 )
 def estimate_degradations(*, job: dict[str, Any], ingested: dict[str, Any], detected: list[dict[str, Any]]) -> Any:
     """Task over `estimate`; plain JSON in and out."""

@@ -20,8 +20,8 @@ from storage.errors import IngestError
 from storage.locations import Location
 from storage.shards import Shard, cut_runs, identified
 from tasks.jobs import RestoreOptions, ShardJob
+from tasks.retrying import NETWORK_FAULTS
 from tasks.sources import reopen_source
-from tasks.survey import NETWORK_FAULTS
 
 Notes = dict[str, dict[str, Any]]
 # (sha256, kind of error) of a member that was read.

@@ -15,7 +15,7 @@ from tasks.boundary import attempt
 from tasks.caching import StepKey
 from tasks.jobs import Ingested, ShardJob
 from tasks.progress import announce
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 from tasks.sources import shared_source
 
 
@@ -57,10 +57,7 @@ def load_pixels(record: ImageRecord, *, job: ShardJob) -> npt.NDArray[Any]:
     name="ingest",
     cache_policy=StepKey(step="ingest"),
     result_serializer="json",
-    retries=ATTEMPTS_AGAIN,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=retry_if_transient,
+    **NETWORK_FAULTS,
 )
 def ingest_shard(*, job: dict[str, Any]) -> Any:
     """Task over `ingest`; plain JSON in and out."""

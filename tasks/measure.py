@@ -23,7 +23,7 @@ from tasks.jobs import Detected, Ingested, Measured, Restored, ShardJob
 from tasks.progress import announce
 from tasks.reference import find_reference, working_page
 from tasks.reporting.previews import PreviewFolder, make_preview
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 from tasks.together import each_together
 
 Pixels = npt.NDArray[Any]
@@ -154,10 +154,7 @@ def _metric(record: ImageRecord, stage: str, metric: str, value: float, *, bette
     name="measure",
     cache_policy=StepKey(step="measure"),
     result_serializer="json",
-    retries=ATTEMPTS_AGAIN,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=retry_if_transient,
+    **NETWORK_FAULTS,
 )
 def measure_results(
     *,

@@ -16,7 +16,7 @@ from storage.locations import Location
 from tasks.reporting.previews import PreviewFolder, PreviewProvider
 from tasks.reporting.report import render_report
 from tasks.reporting.shared_previews import SharedPreviews
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 
 REPORT_PATH = "report/report.html"
 PREVIEWS_PATH = "report/previews"
@@ -63,10 +63,7 @@ def _render(
 @task(
     name="report",
     cache_policy=NO_CACHE,
-    retries=ATTEMPTS_AGAIN,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=retry_if_transient,
+    **NETWORK_FAULTS,
 )
 def render_run(
     *, destination: str, run_id: str, previews: str, summary: dict[str, Any], collection: str | None = None

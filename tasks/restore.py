@@ -25,7 +25,7 @@ from tasks.caching import StepKey
 from tasks.detect import load_mask
 from tasks.jobs import Assessed, Detected, Failure, Ingested, Restored, Routed, ShardJob
 from tasks.progress import announce
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 from tasks.sources import shared_source
 from tasks.steps import Picture, apply_plans
 from tasks.together import each_together
@@ -185,10 +185,7 @@ def _output(picture: Picture, *, status: Status, uri: str, sha256: str, mask_uri
     name="restore",
     cache_policy=StepKey(step="restore"),
     result_serializer="json",
-    retries=ATTEMPTS_AGAIN,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=retry_if_transient,
+    **NETWORK_FAULTS,
 )
 def restore_images(
     *,

@@ -20,3 +20,10 @@ def retry_if_transient(task: Any, task_run: Any, state: Any) -> bool:
 BACKOFF: Callable[[int], list[float]] = exponential_backoff(backoff_factor=1.0)
 ATTEMPTS_AGAIN = 4
 JITTER = 0.5
+# How every task that reads or writes a store is tried again, as arguments of `task`.
+NETWORK_FAULTS: dict[str, Any] = {
+    "retries": ATTEMPTS_AGAIN,
+    "retry_delay_seconds": BACKOFF,
+    "retry_jitter_factor": JITTER,
+    "retry_condition_fn": retry_if_transient,
+}

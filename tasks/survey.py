@@ -14,7 +14,7 @@ from storage.limits import IngestLimits
 from storage.shards import Shard, cut_shards, find_duplicates, hash_members
 from tasks.jobs import RestoreOptions
 from tasks.progress import announce
-from tasks.retrying import ATTEMPTS_AGAIN, BACKOFF, JITTER, retry_if_transient
+from tasks.retrying import NETWORK_FAULTS
 from tasks.sources import reopen_source, shared_source
 
 
@@ -49,14 +49,6 @@ def duplicates_of(shards: Sequence[Shard]) -> list[tuple[tuple[str, str], ...]]:
         )
         for shard in shards
     ]
-
-
-NETWORK_FAULTS: dict[str, Any] = {
-    "retries": ATTEMPTS_AGAIN,
-    "retry_delay_seconds": BACKOFF,
-    "retry_jitter_factor": JITTER,
-    "retry_condition_fn": retry_if_transient,
-}
 
 
 @task(name="survey", cache_policy=NO_CACHE, **NETWORK_FAULTS)

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.options import JsonOption
+
 benchmark_app = typer.Typer(
     help="Make seeded degraded sets, measure methods on them or on standard suites, and print a fair table.",
     no_args_is_help=True,
 )
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines instead of tables.")]
 DestinationOption = Annotated[
     str, typer.Option("--destination", metavar="DIR|s3://", help="Folder or URL for what is made.")
 ]

@@ -79,7 +79,7 @@ def _exit_code(summaries: list[RunSummary]) -> int:
     lost = sum(summary.failed + summary.quarantined for summary in summaries)
     if lost:
         return EXIT_SOME_FAILED if lost < sum(summary.images for summary in summaries) else EXIT_NOTHING_DONE
-    return EXIT_TIME_OVER if any(summary.remaining for summary in summaries) else EXIT_OK
+    return EXIT_TIME_OVER if any(summary.remaining or summary.unread for summary in summaries) else EXIT_OK
 
 
 def _asked(found: list[CollectionStatus], *, collection: str | None) -> list[CollectionStatus]:

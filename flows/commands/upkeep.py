@@ -7,18 +7,16 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.options import JsonOption, UntilOption
+
 upkeep_app = typer.Typer()
 
 EXIT_CODES = (
     "Exit codes: 0 = all fine; 1 = some images or collections failed, or outputs are damaged; 2 = wrong usage, or "
     "nothing could be done; 3 = all fine, but the time was over: the next run goes on."
 )
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines instead of tables.")]
 DestinationArgument = Annotated[
     str, typer.Argument(metavar="DEST", help="Folder or URL that `lacuna restore` wrote to.")
-]
-UntilOption = Annotated[
-    str | None, typer.Option("--until", metavar="HH:MM", help="Begin nothing more after this time; run again to go on.")
 ]
 
 

@@ -52,6 +52,5 @@ def _files_of(module: str) -> Iterator[Path]:
     if first != _PACKAGE.name:
         return
     place = _PACKAGE.joinpath(*rest)
-    for file in (place.with_suffix(".py") if rest else place / "__init__.py", place / "__init__.py"):
-        if file.is_file():
-            yield file
+    # A name imported from a package may be a module of it or a thing defined in its __init__.
+    yield from filter(Path.is_file, {place.with_suffix(".py"), place / "__init__.py"})

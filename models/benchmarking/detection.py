@@ -99,8 +99,8 @@ def measure_detector(detector_id: str, *, data: Path, device: str, limit: int | 
 
 def _groups(set_name: str, picture: EvaluationPicture) -> Iterator[tuple[str, EvaluationPicture]]:
     if not picture.mask.any():
-        # Ageing alone is drawn once per set; it is the same question both times.
-        yield "aged only", picture
+        # Nothing to be found, whether it was aged or not: the same question.
+        yield "intact", picture
         return
     name = f"{set_name}, aged" if picture.aged else set_name
     yield name, picture

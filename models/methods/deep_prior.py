@@ -17,7 +17,7 @@ from models.deep_prior.budget import iteration_limit
 from models.deep_prior.fitting import FitResult, with_budget
 from models.deep_prior.restoring import denoise, inpaint
 from models.deep_prior.settings import DENOISE, FILL, FILL_FAST, Preset
-from models.method import Context, MethodCard, PlainMethod
+from models.method import Context, MethodCard, PlainMethod, required_mask, without_repeated_planes
 
 PAPER = "Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, CVPR 2018"
 LICENCE = "Apache-2.0 (written anew from the paper and its settings; nothing learned beforehand)"
@@ -36,10 +36,8 @@ class FittedPrior(PlainMethod):
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
     ) -> Tensor:
-        if self.card.needs_mask and mask is None:
-            raise ValueError(
-                f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
-            )
+        if self.card.needs_mask:
+            required_mask(mask, method_id=self.card.id)
         preset = with_budget(self.preset, iterations=iteration_limit())
         restored = [
             self._restore(planes[None], None if mask is None else mask[index][None], preset=preset, seed=seed)
@@ -49,8 +47,7 @@ class FittedPrior(PlainMethod):
 
     def _restore(self, image: Tensor, missing: Tensor | None, *, preset: Preset, seed: int) -> Tensor:
         # Grey comes as three equal planes: one is fitted, as published for grey pictures.
-        is_grey = torch.equal(image[:, 0], image[:, 1]) and torch.equal(image[:, 0], image[:, 2])
-        planes = image[:, :1] if is_grey else image
+        planes = without_repeated_planes(image)
         if missing is None:
             result = denoise(planes, preset=preset, seed=seed)
         elif int((missing == 0).sum()) < 2:

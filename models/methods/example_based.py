@@ -16,7 +16,7 @@ from models.deep_prior.budget import iteration_limit
 from models.example_based.blind_spot import BlindSpotSettings, fill_with_blind_spots
 from models.example_based.faithful import FaithfulSettings, fill_faithfully
 from models.example_based.learning import Budget, LearningResult
-from models.method import Context, MethodCard, PlainMethod
+from models.method import Context, MethodCard, PlainMethod, required_mask, without_repeated_planes
 
 LICENCE = "Apache-2.0 (written anew from a description; nothing learned beforehand)"
 # Tiles are at least four times as large, 512 px: what lies further than a tile away has no influence.
@@ -33,14 +33,11 @@ class LearnedFromItself(PlainMethod):
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
     ) -> Tensor:
-        if mask is None:
-            raise ValueError(
-                f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
-            )
+        holes = required_mask(mask, method_id=self.card.id)
         budget = Budget(steps=iteration_limit())
         filled = [
             self._fill(planes[None], hole[None], budget=budget, seed=seed)
-            for planes, hole in zip(image, mask, strict=True)
+            for planes, hole in zip(image, holes, strict=True)
         ]
         return torch.cat(filled)
 
@@ -49,9 +46,7 @@ class LearnedFromItself(PlainMethod):
             # Nothing is known that could be learned from.
             return image
         # Grey comes as three equal planes: the author's grey networks take one.
-        is_grey = torch.equal(image[:, 0], image[:, 1]) and torch.equal(image[:, 0], image[:, 2])
-        planes = image[:, :1] if is_grey else image
-        result = self._learned(planes, missing, budget=budget, seed=seed)
+        result = self._learned(without_repeated_planes(image), missing, budget=budget, seed=seed)
         if result.stopped_by == "interrupt":
             raise KeyboardInterrupt
         return result.image.expand(-1, 3, -1, -1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.blocks import ResidualUNet, pull_push
 from models.deconvolution import believed_sigma, deconvolution_entry
-from models.method import Context, MethodCard, PlainMethod
+from models.method import Context, MethodCard, PlainMethod, required_mask
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
 LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
@@ -64,11 +64,8 @@ class HoleFiller(PlainMethod):
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
     ) -> Tensor:
-        if mask is None:
-            raise ValueError(
-                f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
-            )
-        filled: Tensor = network(torch.cat([pull_push(image, mask), mask], dim=1))
+        holes = required_mask(mask, method_id=self.card.id)
+        filled: Tensor = network(torch.cat([pull_push(image, holes), holes], dim=1))
         return filled
 
 

@@ -7,24 +7,20 @@ Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", Co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.ndimage import distance_transform_edt
-from torch import Tensor, nn
 
-from models.method import Context, MethodCard, PlainMethod
+from models.method import ArrayFiller, Hole, MethodCard, Picture
 
 WINDOW_PX = 8
 NEAREST_CONTEXT_PX = 32
 FACTOR_CONTEXT_PX = 128
 FACTORS, SWEEPS, RIDGE = 20, 10, 0.02
-
-Picture = npt.NDArray[np.float32]
-Hole = npt.NDArray[np.bool_]
 
 
 def nearest_known(picture: Picture, hole: Hole) -> Picture:
@@ -107,30 +103,14 @@ def _ridge(
 
 
 @dataclass(frozen=True, slots=True)
-class SimpleInpainter(PlainMethod):
-    """Fills each tile on the CPU in float32."""
+class SimpleInpainter(ArrayFiller):
+    """A filler of this file."""
 
-    fill: Callable[[Picture, Hole], Picture]
 
-    def __call__(
-        self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
-    ) -> Tensor:
-        if mask is None:
-            raise ValueError(
-                f"{self.card.id}: got no mask, expected (B, 1, H, W) with 1 = missing; detect damage first"
-            )
-        filled = [
-            self._filled(picture.permute(1, 2, 0).float().cpu().numpy(), hole[0].cpu().numpy() > 0)
-            for picture, hole in zip(image, mask, strict=True)
-        ]
-        return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).to(image)
-
-    def _filled(self, picture: Picture, hole: Hole) -> Picture:
-        if not hole.any() or hole.all():
-            return picture
-        is_grey = bool((picture == picture[:, :, :1]).all())
-        filled = self.fill(picture[:, :, :1] if is_grey else picture, hole)
-        return np.broadcast_to(filled, picture.shape)
+def _on_few_planes(fill: Callable[[Picture, Hole], Picture], picture: Picture, hole: Hole) -> Picture:
+    """Fill a picture that is grey, three equal planes, as one plane."""
+    is_grey = bool((picture == picture[:, :, :1]).all())
+    return np.broadcast_to(fill(picture[:, :, :1] if is_grey else picture, hole), picture.shape)
 
 
 def _card(
@@ -160,7 +140,7 @@ METHODS = (
             context_px=WINDOW_PX,
             size_multiple=WINDOW_PX,
         ),
-        region_regression,
+        partial(_on_few_planes, region_regression),
     ),
     SimpleInpainter(
         _card(
@@ -170,7 +150,7 @@ METHODS = (
             context_px=NEAREST_CONTEXT_PX,
             licence="Apache-2.0; BSD-3-Clause (SciPy)",
         ),
-        nearest_known,
+        partial(_on_few_planes, nearest_known),
     ),
     SimpleInpainter(
         _card(
@@ -179,6 +159,6 @@ METHODS = (
             paper="Koren, Bell and Volinsky, Matrix Factorization Techniques for Recommender Systems, Computer 2009",
             context_px=FACTOR_CONTEXT_PX,
         ),
-        factorized,
+        partial(_on_few_planes, factorized),
     ),
 )

@@ -26,7 +26,7 @@ _EXIF_POINTER, _XMP, _IPTC, _ICC, _ORIENTATION = 34665, 700, 33723, 34675, 274
 #: What tifffile and its codecs raise on damaged files.
 DECODE_ERRORS = (
     tifffile.TiffFileError, ValueError, RuntimeError, struct.error, EOFError, IndexError, KeyError, TypeError,
-    ZeroDivisionError, OverflowError, AttributeError, NotImplementedError,
+    ZeroDivisionError, OverflowError, AttributeError,
 )  # fmt: skip
 
 

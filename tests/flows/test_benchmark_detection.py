@@ -79,7 +79,7 @@ def test_an_absent_set_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (DATA / "masks").is_dir(), reason=f"no data folder {DATA}; set LACUNA_DATA")
 def test_real_pictures_are_measured() -> None:
     rows = {row.set: row for row in measure_detector(TOP_HAT, data=DATA, device="cpu", limit=2)}
-    assert set(rows) >= {"marks", "damaged, aged", "aged only", "clean"}
+    assert set(rows) >= {"marks", "damaged, aged", "intact", "clean"}
     assert rows["clean"].n == 6
     assert rows["clean"].roc_auc is None
     assert 0 < rows["clean"].marked < 1

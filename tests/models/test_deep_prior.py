@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,9 +10,8 @@ import torch
 from torch import Tensor
 
 from models.deep_prior import fitting, settings
-from models.deep_prior.budget import iteration_limit, limited_iterations
 from models.deep_prior.data_terms import KnownPixels, SmallPicture, WholePicture, crop_to_multiple, keep_known
-from models.deep_prior.fitting import FitResult, Progress, fit, untrained, with_budget
+from models.deep_prior.fitting import Progress, fit, untrained, with_budget
 from models.deep_prior.networks import SkipSettings
 from models.deep_prior.resampling import LanczosDownsampler, lanczos_profile
 from models.deep_prior.restoring import denoise, enlarge, inpaint
@@ -21,8 +19,6 @@ from models.deep_prior.settings import PUBLISHED, FitSettings, Preset, StopSetti
 from models.deep_prior.sources import meshgrid_source, noise_source
 from models.deep_prior.stopping import HeldOutPixels, MovingVariance, WindowedVariance, hold_out
 from models.deep_prior.variants import ResNetSettings, UNetSettings
-from models.method import Context
-from models.methods import deep_prior
 
 SMALL = SkipSettings(down=(8, 8), up=(8, 8), skip=(4, 4))
 
@@ -335,68 +331,3 @@ def test_a_picture_as_the_source_replaces_the_noise() -> None:
     flash = picture(channels=3)
     result = denoise(picture(), preset=small(5), seed=0, source=flash)
     assert result.image.shape == (1, 1, 32, 32)
-
-
-@pytest.fixture
-def two_iterations() -> Iterator[None]:
-    with limited_iterations(2):
-        yield
-
-
-def test_a_limit_on_iterations_holds_inside_its_block_only() -> None:
-    assert iteration_limit() is None
-    with limited_iterations(7):
-        assert iteration_limit() == 7
-        with limited_iterations(3):
-            assert iteration_limit() == 3
-        assert iteration_limit() == 7
-    assert iteration_limit() is None
-    with pytest.raises(ValueError, match="at least 1"), limited_iterations(0):
-        pass
-
-
-@pytest.mark.usefixtures("two_iterations")
-def test_methods_fill_and_denoise_grey_as_one_plane_and_colour_as_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    channels: list[int] = []
-    build = fitting.untrained
-
-    def spy(preset: Preset, *, in_channels: int, out_channels: int, seed: int) -> torch.nn.Module:
-        channels.append(out_channels)
-        return build(preset, in_channels=in_channels, out_channels=out_channels, seed=seed)
-
-    monkeypatch.setattr(fitting, "untrained", spy)
-    colour = picture(64, 64, channels=3)
-    grey = colour[:, :1].expand(-1, 3, -1, -1)
-    both = torch.cat([colour, grey])
-    missing = holes(64, 64).expand(2, -1, -1, -1)
-    _, fast, denoiser = deep_prior.METHODS
-    for method, mask in ((fast, missing), (denoiser, None)):
-        with torch.inference_mode():
-            result = method(method.build(), both, mask=mask, contexts=[Context()] * 2, seed=0)
-        assert result.shape == both.shape
-        assert torch.equal(result[1, 0], result[1, 2])
-    assert channels == [3, 1, 3, 1]
-
-
-@pytest.mark.usefixtures("two_iterations")
-def test_a_picture_without_known_pixels_comes_back() -> None:
-    method, image = deep_prior.METHODS[1], picture(64, 64, channels=3)
-    result = method(method.build(), image, mask=torch.ones(1, 1, 64, 64), contexts=[Context()], seed=0)
-    assert torch.equal(result, image)
-
-
-def test_an_interrupt_ends_the_run_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    method, image = deep_prior.METHODS[1], picture(64, 64, channels=3)
-    stopped = FitResult(
-        image=image, iterations=3, best_iteration=3, stopped_by="interrupt", losses=(), restored=0, seconds=0.0
-    )
-    monkeypatch.setattr(deep_prior, "inpaint", lambda *_, **__: stopped)
-    with pytest.raises(KeyboardInterrupt):
-        method(method.build(), image, mask=holes(64, 64), contexts=[Context()], seed=0)
-
-
-def test_the_networks_of_methods_fit_their_cards() -> None:
-    for method in deep_prior.METHODS:
-        assert method.preset.network.smallest_side == deep_prior.SIZE_MULTIPLE
-        assert method.card.opt_in
-        assert method.card.stochastic

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, pixel_shuffle, pixel_unshuffle
 
+# Slope below zero of the ReLUs of whatever is trained anew.
+LEAK = 0.1
+
 
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3, no bias and no normalization: nothing in it depends on the tile's statistics.
 
-    `slope` is the ReLU's below zero. Without one and without bias, a channel whose answer to plain grey is negative
-    may never wake again.
+    `slope` is the ReLU's below zero. At 0 and without bias, a channel whose answer to plain grey is negative may never
+    wake again (docs/decisions/0011).
     """
 
-    def __init__(self, width: int, *, slope: float = 0.0) -> None:
+    def __init__(self, width: int, *, slope: float) -> None:
         super().__init__()
         self.slope = slope
         self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -29,7 +32,7 @@ class ResidualBlock(nn.Module):
         return x + change
 
 
-def residual_stack(width: int, *, count: int, slope: float = 0.0) -> nn.Sequential:
+def residual_stack(width: int, *, count: int, slope: float) -> nn.Sequential:
     """Return `count` residual blocks of the same width, one after another."""
     return nn.Sequential(*(ResidualBlock(width, slope=slope) for _ in range(count)))
 
@@ -52,7 +55,7 @@ class ResidualUNet(nn.Module):
         widths: Sequence[int] = (64, 96, 128),
         blocks: int = 2,
         unshuffle: int = 2,
-        slope: float = 0.0,
+        slope: float = LEAK,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
@@ -95,16 +98,15 @@ class ResidualUNet(nn.Module):
 class ResidualUpscaler(ResidualUNet):
     """The same trunk at the resolution of a small RGB picture; it predicts what its bicubic enlargement lacks.
 
-    Its ReLUs leak: with plain ones, nearly all channels of the deeper levels died. One convolution and a pixel shuffle
-    make all pixels of the large picture at once (Shi et al., "Real-Time Single Image and Video Super-Resolution Using
-    an Efficient Sub-Pixel CNN", CVPR 2016), so that nothing is computed at its resolution. Untrained, it is the bicubic
-    enlargement of Keys (a = -0.5).
+    One convolution and a pixel shuffle make all pixels of the large picture at once (Shi et al., "Real-Time Single
+    Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN", CVPR 2016), so that nothing is computed at its
+    resolution. Untrained, it is the bicubic enlargement of Keys (a = -0.5).
 
     Input (B, 3, H, W) with H and W multiples of `size_multiple`; output (B, 3, H·scale, W·scale).
     """
 
     def __init__(self, *, scale: int, widths: Sequence[int] = (64, 96, 128), blocks: int = 2) -> None:
-        super().__init__(widths=widths, blocks=blocks, unshuffle=1, slope=0.1)
+        super().__init__(widths=widths, blocks=blocks, unshuffle=1)
         self.scale = scale
         self.tail = nn.Conv2d(widths[0], self.out_channels * scale**2, 3, padding=1, bias=False)
         nn.init.zeros_(self.tail.weight)

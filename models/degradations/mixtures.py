@@ -17,7 +17,7 @@ from models.degradations.blur import WindowedGaussianBlur
 from models.degradations.damage_layers import FloatArray
 from models.degradations.jpeg import JpegCompression, JpegPass
 from models.degradations.noise import GaussianNoise
-from models.degradations.operator import draw_seed
+from models.degradations.operator import Degradation, draw_seed
 from models.degradations.rendering import Image, Render, Rendered, describe, from_batch, to_batch
 
 Severity = Literal["mild", "moderate", "severe"]
@@ -48,6 +48,18 @@ def _within(edges: tuple[float, ...], level: int, rng: np.random.Generator) -> f
     return float(start + (end - start) * rng.random())
 
 
+def of_levels(levels: Levels, rng: np.random.Generator, *, achromatic: bool = False) -> tuple[Degradation, ...]:
+    """Return blur, noise and JPEG for a picture, each uniform within its level; achromatic = noise alike in R, G, B."""
+    sigma_px = _within(BLUR_EDGES_PX, levels[0], rng)
+    noise_sigma = _within(NOISE_EDGES, levels[1], rng)
+    quality = round(_within(JPEG_EDGES, levels[2], rng))
+    return (
+        WindowedGaussianBlur(sigma_px=(sigma_px,), window_px=(_WINDOW_PX,), border="replicate"),
+        GaussianNoise(sigma=(noise_sigma,), achromatic=(achromatic,), clip=True, seed=draw_seed(rng)),
+        JpegCompression(passes=((JpegPass(quality=quality, subsampling="420"),),)),
+    )
+
+
 def rl_restore(severity: Severity) -> Render:
     """Return the render of one severity: a combination drawn uniformly, then each value uniformly within its level.
 
@@ -60,14 +72,7 @@ def rl_restore(severity: Severity) -> Render:
         image: Image, rng: np.random.Generator, *, strength: float = 1.0, field: FloatArray | None = None
     ) -> Rendered:
         levels = choices[int(rng.integers(len(choices)))]
-        sigma_px = _within(BLUR_EDGES_PX, levels[0], rng)
-        noise_sigma = _within(NOISE_EDGES, levels[1], rng)
-        quality = round(_within(JPEG_EDGES, levels[2], rng))
-        operators = (
-            WindowedGaussianBlur(sigma_px=(sigma_px,), window_px=(_WINDOW_PX,), border="replicate"),
-            GaussianNoise(sigma=(noise_sigma,), achromatic=(False,), clip=True, seed=draw_seed(rng)),
-            JpegCompression(passes=((JpegPass(quality=quality, subsampling="420"),),)),
-        )
+        operators = of_levels(levels, rng)
         batch = to_batch(image)
         for operator in operators:
             batch = operator.apply(batch)

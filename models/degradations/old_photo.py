@@ -57,6 +57,12 @@ def _jitter(rng: np.random.Generator) -> Degradation:
 _UNSTRUCTURED = (_blur, _noise, _low_resolution, _jpeg, _jitter)
 
 
+def of_quality(rng: np.random.Generator) -> list[Degradation]:
+    """Return for a picture what a network can undo: all of `unstructured` but the colour jitter, maybe nothing."""
+    order = rng.permutation(len(_UNSTRUCTURED) - 1)
+    return [_UNSTRUCTURED[int(index)](rng) for index in order if rng.random() < _CHANCE]
+
+
 def unstructured(
     image: Image, rng: np.random.Generator, *, strength: float = 1.0, field: FloatArray | None = None
 ) -> Rendered:

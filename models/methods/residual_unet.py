@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.blocks import ResidualUNet, pull_push
+from models.blocks import LEAK, ResidualUNet, pull_push
 from models.deconvolution import believed_sigma, deconvolution_entry
 from models.method import Context, MethodCard, PlainMethod, required_mask
 
@@ -22,14 +22,24 @@ PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep D
 LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
 GMAC_PER_MEGAPIXEL = 132.5
 CONTEXT_PX = 24
+# Weights of before docs/decisions/0013.
+PLAIN = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class BlindRestorer(PlainMethod):
-    """A network that sees the picture alone."""
+class _UNetMethod(PlainMethod):
+    """A method with one residual U-Net. `slope` is what its weights were trained with; their card says it."""
+
+    in_channels: int = 3
+    slope: float = LEAK
 
     def build(self) -> nn.Module:
-        return ResidualUNet()
+        return ResidualUNet(in_channels=self.in_channels, slope=self.slope)
+
+
+@dataclass(frozen=True, slots=True)
+class BlindRestorer(_UNetMethod):
+    """A network that sees the picture alone."""
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -39,11 +49,10 @@ class BlindRestorer(PlainMethod):
 
 
 @dataclass(frozen=True, slots=True)
-class Deconvolver(PlainMethod):
+class Deconvolver(_UNetMethod):
     """A network that sees the picture, the same sharpened for the estimated blur, and that blur's σ."""
 
-    def build(self) -> nn.Module:
-        return ResidualUNet(in_channels=7)
+    in_channels: int = 7
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -55,11 +64,10 @@ class Deconvolver(PlainMethod):
 
 
 @dataclass(frozen=True, slots=True)
-class HoleFiller(PlainMethod):
+class HoleFiller(_UNetMethod):
     """A network that sees the picture with its holes filled smoothly, and the mask as a fourth channel."""
 
-    def build(self) -> nn.Module:
-        return ResidualUNet(in_channels=4)
+    in_channels: int = 4
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -93,8 +101,10 @@ def _card(
 
 
 METHODS = (
-    BlindRestorer(_card("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise")),
-    BlindRestorer(_card("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock")),
+    BlindRestorer(_card("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise"), slope=PLAIN),
+    BlindRestorer(
+        _card("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock"), slope=PLAIN
+    ),
     Deconvolver(
         _card(
             "deblur",
@@ -103,7 +113,11 @@ METHODS = (
             gmac_per_megapixel=134.8,
             # The unsharp masking in front of the network reaches three times its Gaussian's radius.
             context_px=48,
-        )
+        ),
+        slope=PLAIN,
     ),
-    HoleFiller(_card("fill", title="Filling of scratches, cracks and holes by mask", purpose="fill", needs_mask=True)),
+    HoleFiller(
+        _card("fill", title="Filling of scratches, cracks and holes by mask", purpose="fill", needs_mask=True),
+        slope=PLAIN,
+    ),
 )

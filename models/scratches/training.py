@@ -15,10 +15,11 @@ from pathlib import Path
 import cv2
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.scratches.network import NetworkSettings, ScratchUNet, widen
 from models.scratches.synthesis import PatchSettings, TrainingData, load_split, make_batch
+from models.training.optimizer import ConvolutionMuon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,11 @@ class Trainer:
         self.network = ScratchUNet(NetworkSettings())
         self.network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        self.optimizer = ConvolutionMuon(
+            self.network,
+            weight_decay=settings.weight_decay,
+            ends=("last", "logit"),
+            betas=(0.9, 0.99),
         )
         self.step = 0
 
@@ -96,15 +100,12 @@ class Trainer:
         settings = self.settings
         arrays = make_batch(self.data, seed=settings.seed, step=self.step, count=settings.batch, settings=self.patches)
         images, masks, weights = (torch.from_numpy(array).to(self.device) for array in arrays)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, settings)
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(images.contiguous(memory_format=torch.channels_last))
         loss = detection_loss(logits, masks, weights, settings=settings)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), settings.gradient_clip)
-        self.optimizer.step()
+        self.optimizer.step(lr=learning_rate(self.step, settings), clip_norm=settings.gradient_clip)
         self._update_average()
         self.step += 1
         return float(loss.detach())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from models.blocks import pull_push
 from models.deconvolution import SIGMA_RANGE_PX, deconvolution_entry
+from models.degradations import mixtures, old_photo
 from models.degradations.blur import BoxBlur, GaussianBlur
 from models.degradations.damage_layers import LAYERS
 from models.degradations.jpeg import JpegCompression
+from models.degradations.operator import Degradation
 from models.degradations.resample import resize
 
 
@@ -165,6 +167,44 @@ class Holes:
         grown = cv2.dilate(hole.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
         share = grown.mean()
         return grown > 0 if 0.0 < share < 0.7 else rng.random((height, width)) < 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Several faults at once: blur, noise and JPEG in RL-Restore's ranges, or an old photograph's in random order.
+
+    Levels are drawn uniformly, but those whose total is below `total_level_min` (mild begins at 9) only as often as
+    `slight_share` says; a few patches stay as they were. Grey patches get grey noise.
+    """
+
+    old_photo_share: float = 0.35
+    clean_share: float = 0.04
+    total_level_min: int = 8
+    slight_share: float = 0.1
+
+    def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
+        return Example(torch.cat([self._degraded(patch[None], rng) for patch in clean]), clean)
+
+    def _degraded(self, patch: Tensor, rng: np.random.Generator) -> Tensor:
+        kind = rng.random()
+        grey = torch.equal(patch[:, 0], patch[:, 1]) and torch.equal(patch[:, 0], patch[:, 2])
+        operators: Sequence[Degradation] = ()
+        if kind < self.old_photo_share:
+            operators = old_photo.of_quality(rng)
+        elif kind < 1.0 - self.clean_share:
+            operators = mixtures.of_levels(self._levels(rng), rng, achromatic=grey)
+        for operator in operators:
+            patch = operator.apply(patch)
+        if grey:
+            patch = patch.mean(1, keepdim=True).expand_as(patch)
+        return patch.clamp(0, 1).mul(255).round().div(255)
+
+    def _levels(self, rng: np.random.Generator) -> mixtures.Levels:
+        any_level = rng.random() < self.slight_share
+        while True:
+            blur, noise, jpeg = (int(level) for level in rng.integers(1, 11, 3))
+            if any_level or blur + noise + jpeg - 2 >= self.total_level_min:
+                return blur, noise, jpeg
 
 
 @dataclass(frozen=True, slots=True)

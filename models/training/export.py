@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from models.blocks import LEAK
 from models.training.loop import CHECKPOINT
 from models.training.recipes import Recipe, get_recipe
 from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
@@ -49,7 +50,7 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
 def _network_text(recipe: Recipe) -> str:
     first = f"scale={recipe.scale}" if recipe.scale > 1 else f"in_channels={recipe.in_channels}"
     kind = "ResidualUpscaler" if recipe.scale > 1 else "ResidualUNet"
-    return f"{kind}({first}, widths={recipe.widths}, blocks={recipe.blocks})"
+    return f"{kind}({first}, widths={recipe.widths}, blocks={recipe.blocks}, slope={LEAK})"
 
 
 def _commit() -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.training.corruption import Example
+from models.training.optimizer import ConvolutionMuon
 
 CHECKPOINT = "last.pt"
 STABLE_CHECKPOINT = "stable.pt"
@@ -100,7 +101,7 @@ def train(
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     network.to(settings.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.peak_lr, weight_decay=schedule.weight_decay)
+    optimizer = ConvolutionMuon(network, weight_decay=schedule.weight_decay)
     step = _resume(network, optimizer, path=settings.out / CHECKPOINT)
     started = saved = time.monotonic()
     losses: list[float] = []
@@ -139,7 +140,7 @@ def train(
 
 def _step(
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: ConvolutionMuon,
     *,
     step: int,
     batches: Callable[[np.random.Generator], Example],
@@ -148,28 +149,25 @@ def _step(
     seed: int,
 ) -> float:
     example = batches(np.random.default_rng((seed, step)))
-    for group in optimizer.param_groups:
-        group["lr"] = schedule.lr(step)
     network_input = example.network_input.to(settings.device, memory_format=torch.channels_last)
     with torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16, enabled=settings.bf16):
         output = network(network_input)
     weight = None if example.weight is None else example.weight.to(settings.device)
     loss = charbonnier(output.float(), example.target.to(settings.device), weight=weight)
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip_norm)
-    optimizer.step()
+    optimizer.step(lr=schedule.lr(step), clip_norm=schedule.clip_norm)
     return float(loss.detach())
 
 
-def _save(network: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, path: Path) -> None:
+def _save(network: nn.Module, optimizer: ConvolutionMuon, *, step: int, path: Path) -> None:
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)
 
 
-def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, *, path: Path) -> int:
+def _resume(network: nn.Module, optimizer: ConvolutionMuon, *, path: Path) -> int:
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

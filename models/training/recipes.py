@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from models.blocks import ResidualUNet, ResidualUpscaler
-from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, MildBlur, Shrunk
+from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, MildBlur, Mixture, Shrunk
 from models.training.loop import Schedule
 from models.training.photographs import PatchSettings
 
@@ -43,7 +43,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="denoise",
         corruption=BlindNoise(),
         patches=PatchSettings(grey_share=0.4, tint_share=0.05),
-        schedule=Schedule(steps=19500, decay_share=0.68),
+        schedule=Schedule(steps=16000, decay_share=0.8),
     ),
     Recipe(
         id="deblock",
@@ -70,6 +70,15 @@ RECIPES: tuple[Recipe, ...] = (
         in_channels=4,
         start_from="denoise",
         seed=3,
+    ),
+    # Half of the patches at half scale: the mixtures of RL-Restore are measured on photographs shrunk to a third.
+    Recipe(
+        id="all-in-one",
+        corruption=Mixture(),
+        patches=PatchSettings(grey_share=0.3, tint_share=0.05, half_scale_share=0.5),
+        schedule=Schedule(steps=6000, decay_share=0.8),
+        start_from="denoise",
+        seed=6,
     ),
     # Patches of the large picture: 64 px of the small one, whose deepest level is at a quarter of that.
     Recipe(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ from models.tiling import StripBlender, cut, tile_grid
     overlap=st.integers(0, 12),
     multiple=st.sampled_from([1, 4, 8]),
 )
+@example(height=9, width=9, tile=8, overlap=2, multiple=8)
 @settings(max_examples=60, deadline=None)
 def test_cutting_and_blending_is_the_identity(height: int, width: int, tile: int, overlap: int, multiple: int) -> None:
     image = np.random.default_rng(height * 91 + width).integers(0, 65536, (height, width, 3)).astype(np.uint16)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.blocks import ResidualUNet
-from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, MildBlur
+from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, MildBlur, Mixture
 from models.training.export import export
 from models.training.loop import CHECKPOINT, LoopSettings, Schedule, train
 from models.training.photographs import PatchSettings, Photographs
@@ -51,7 +51,9 @@ def test_a_resumed_run_ends_with_the_same_weights(photographs: Photographs, tmp_
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("corruption", [BlindNoise(), BlindJpeg(), MildBlur(), Holes()], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+    "corruption", [BlindNoise(), BlindJpeg(), MildBlur(), Holes(), Mixture()], ids=lambda c: type(c).__name__
+)
 def test_a_batch_is_a_function_of_seed_and_step(photographs: Photographs, corruption: Corruption) -> None:
     def batch(step: int) -> Example:
         rng = np.random.default_rng((7, step))
@@ -77,6 +79,16 @@ def test_holes_change_exactly_what_the_mask_says() -> None:
     assert torch.equal(filled * (1 - mask), clean * (1 - mask))
     assert not torch.equal(filled * mask, clean * mask)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_mixtures_keep_grey_patches_grey_and_stay_within_range() -> None:
+    clean = torch.rand(12, 3, 32, 32)
+    clean[::2] = clean[::2, :1]
+    degraded = Mixture(clean_share=0.0)(clean, np.random.default_rng(2)).network_input
+    assert torch.equal(degraded[::2, 0], degraded[::2, 2])
+    assert (degraded >= 0).all()
+    assert (degraded <= 1).all()
+    assert all(not torch.equal(one, other) for one, other in zip(clean[::2], degraded[::2], strict=True))
 
 
 def test_learning_rate_warms_up_stays_and_decays() -> None:

@@ -105,6 +105,9 @@ METHODS = (
     BlindRestorer(
         _card("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock"), slope=PLAIN
     ),
+    BlindRestorer(
+        _card("all-in-one", title="Blur, noise, JPEG and lost resolution that came together", purpose="mixed")
+    ),
     Deconvolver(
         _card(
             "deblur",

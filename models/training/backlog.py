@@ -153,12 +153,17 @@ NEEDS: tuple[Need, ...] = (
         recipe="upscale-x2",
     ),
     Need(
-        weight="all_in_one",
+        weight="all-in-one",
         value="mixed damage in one step",
-        targets=(),
-        command="no recipe yet",
-        notes="RL-Restore ranges and the old-photo recipe; the released agent gains 4.68 / 4.66 / 3.50 dB on the "
-        "samples",
+        targets=(
+            Target(
+                metric="rl-restore (PSNR dB)",
+                levels=_at("samples ", {"mild": 25.71, "moderate": 25.78, "severe": 24.43}),
+                source="the released agent + 1 dB",
+            ),
+        ),
+        command="lacuna train all-in-one --data DATA --out RUN --steps N --start-from RUN_OF_DENOISE",
+        recipe="all-in-one",
     ),
 )
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flows.commands.benchmark import benchmark_app
+from flows.commands.dataset import dataset_app
 from flows.commands.options import JsonOption, UntilOption
 from flows.commands.upkeep import upkeep_app
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(dataset_app)
 app.add_typer(upkeep_app)
 
 

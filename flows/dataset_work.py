@@ -50,7 +50,7 @@ class DatasetSummary:
 
 
 def prepare_dataset(source: str, destination: str, options: DatasetOptions) -> DatasetJob:
-    """Return what all shards have in common, without samples yet, and note at the destination what it is made from.
+    """Return what all shards have in common, without samples yet; nothing is written.
 
     Raises ValueError for the options, OutputError for the destination, IngestError when there is no source.
     """
@@ -60,11 +60,6 @@ def prepare_dataset(source: str, destination: str, options: DatasetOptions) -> D
     check_destination(base_of(source), root)
     options = replace(options, input=kind_of(source) if options.input == "auto" else options.input)
     identities = identify(options.restore, code_version=code_version())
-    check_writable(root.uri)
-    settings = {
-        name: getattr(options, name) for name in ("input", "layout", "shard_size", "format", "column", "member")
-    }
-    begin_dataset(root, {"source": Location(source).uri, **settings})
     return DatasetJob(
         destination=root.uri,
         working_root=str(_working_root(root)),
@@ -78,25 +73,38 @@ def prepare_dataset(source: str, destination: str, options: DatasetOptions) -> D
 def shards_of(source: str, run: DatasetJob) -> Iterator[tuple[DatasetJob, bytes | None]]:
     """Yield (job, carried columns as an Arrow stream) of one output shard after the other, as they are asked for.
 
-    Raises IngestError when the source holds nothing.
+    Before the first one, it is noted at the destination what is made there. Raises IngestError when the source holds
+    nothing, ValueError for the column of a list, OutputError or OSError when the destination cannot be used.
     """
-    options, size, numbers = run.options, run.options.shard_size, count()
-    limits = options.restore.limits
-    empty = True
+    numbers = count()
+    for samples, carried in _samples_of(source, run):
+        number = next(numbers)
+        if number == 0:
+            _begin(source, run)
+        yield replace(run, number=number, samples=samples), carried
+    if next(numbers) == 0:
+        raise IngestError("empty", f"{source} holds no samples of the kind {run.options.input}; check --input.")
+
+
+def _samples_of(source: str, run: DatasetJob) -> Iterator[tuple[tuple[Sample, ...], bytes | None]]:
+    options, size, limits = run.options, run.options.shard_size, run.options.restore.limits
     if options.input == "parquet":
         for rows, table in list_shards(source, column=options.column, size=size):
-            empty = False
-            yield replace(run, number=next(numbers), samples=tuple(rows)), table_bytes(table)
-    elif options.input == "tar":
-        for group in _groups(tar_samples(source, limits=limits, member=options.member), size=size):
-            empty = False
-            yield replace(run, number=next(numbers), samples=group), None
+            yield tuple(rows), table_bytes(table)
+        return
+    if options.input == "tar":
+        samples = tar_samples(source, limits=limits, member=options.member)
     else:
-        for group in _groups(folder_samples(source, limits=limits), size=size):
-            empty = False
-            yield replace(run, number=next(numbers), samples=group), None
-    if empty:
-        raise IngestError("empty", f"{source} holds no samples of the kind {options.input}; check --input.")
+        samples = folder_samples(source, limits=limits)
+    for group in _groups(samples, size=size):
+        yield group, None
+
+
+def _begin(source: str, run: DatasetJob) -> None:
+    check_writable(run.destination)
+    names = ("input", "layout", "shard_size", "format", "column", "member")
+    settings = {name: getattr(run.options, name) for name in names}
+    begin_dataset(run.root, {"source": Location(source).uri, **settings})
 
 
 def _groups(samples: Iterator[Sample], *, size: int) -> Iterator[tuple[Sample, ...]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster
+from distributed.client import ClosedClientError
 from prefect import Task
 
 from flows.dask_settings import DaskSettings, check_dask
@@ -34,6 +35,7 @@ _CONNECT_SECONDS = 10
 _FIRST_WORKER_SECONDS = 60
 _LOOK_SECONDS = 10
 _PATIENCE_LOOKS = 12
+_CONNECTED = ("running", "connecting")
 # So that a worker finds its next unit waiting when it ends one, while another shard's answer is on its way.
 _SHARDS_PER_THREAD = 2
 _MOST_AT_ONCE = 256
@@ -132,22 +134,26 @@ class DaskPool:
 
     def at_once(self, workers: int) -> int:
         """Return how many shards keep the workers busy that there are now."""
-        try:
-            threads = sum(int(count) for count in self._client.nthreads().values())
-        except Exception:  # units on their way say what has become of the scheduler
-            threads = 0
-        return min(_MOST_AT_ONCE, max(1, _SHARDS_PER_THREAD * threads))
+        return min(_MOST_AT_ONCE, max(1, _SHARDS_PER_THREAD * self._threads()))
 
     def forget(self, *, job: dict[str, Any], ingested: dict[str, Any], detected: list[dict[str, Any]]) -> None:
         shard = job["shard"]["shard_id"]
         with self._lock:
             self._homes.pop(shard, None)
-            self._ended.append(self._busy.pop(shard, 0.0))
+            if shard in self._busy:  # else all of it came from the cache
+                self._ended.append(self._busy.pop(shard))
         if self._cluster is not None:
             forget_working_copies(job=job, ingested=ingested, detected=detected)
             return
         with suppress(Exception):  # a cache only: what a lost worker leaves is for its machine to clean
             self._client.run(forget_here, job=job, ingested=ingested, detected=detected, on_error="ignore")
+
+    def _threads(self) -> int:
+        """Return how many units the workers there are now carry out at once; 0 also when nobody can be asked."""
+        try:
+            return sum(int(count) for count in self._client.nthreads().values())
+        except Exception:  # the units on their way say what has become of the scheduler
+            return 0
 
     def _compute(self, stage: str, inputs: dict[str, Any]) -> Any:
         shard = (inputs.get("job") or inputs)["shard"]["shard_id"]
@@ -176,17 +182,22 @@ class DaskPool:
         return answer.result
 
     def _wait(self, future: Any) -> Answer:
+        # Not `result` with a timeout, which under load ends in an UnboundLocalError of Dask's own.
+        ended = threading.Event()
+        future.add_done_callback(lambda _: ended.set())
         looks = 0
-        while True:
-            try:
-                answer: Answer = future.result(timeout=_LOOK_SECONDS)
-                return answer
-            except TimeoutError:
-                looks = looks + 1 if not self._client.nthreads() else 0
+        while not ended.wait(_LOOK_SECONDS) and not future.done():
+            if self._client.status not in _CONNECTED:
+                raise ClosedClientError(f"the client is {self._client.status}")
+            looks = looks + 1 if self._threads() == 0 else 0
             if looks >= _PATIENCE_LOOKS:
                 raise WorkersGoneError(
                     f"All workers have been gone for {_PATIENCE_LOOKS * _LOOK_SECONDS} s; start some, then run again"
                 )
+        if future.cancelled():
+            raise CancelledError
+        answer: Answer = future.result()
+        return answer
 
     def _ask(self, question: Any, *args: Any) -> dict[str, Any]:
         """Return what every worker answers; raises what one of them raises."""
@@ -302,6 +313,8 @@ def _explained(pool: DaskPool) -> Iterator[None]:
             f"{error.allowed_failures + 1} workers died one after the other over the same pictures, mostly for lack "
             "of memory; take fewer by --shard-images, or more memory per worker"
         ) from None
+    except ClosedClientError:
+        raise WorkersGoneError("The Dask scheduler is gone; start it and its workers, then run again") from None
     except CancelledError as error:
         if pool._closing:
             raise WorkersGoneError("The run was ended before this was done; run again to go on") from None

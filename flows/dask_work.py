@@ -37,6 +37,7 @@ from tasks.progress import listening
 from tasks.sources import forget_source
 
 _NEWS_SECONDS = 0.5
+_SOURCES_KEPT = 8
 _lock = threading.Lock()
 _threads: int | None = None
 # Which run each source was opened for: another run lists it anew.
@@ -178,12 +179,15 @@ def _of_this_machine(unit: Unit, *, previews: str) -> dict[str, Any]:
 
 
 def _renew_source(run: str, uri: str) -> None:
-    """Forget a source that was opened for another run: it may hold other files by now."""
+    """Forget a source that was opened for another run, since it may hold other files by now, and the oldest of many."""
     with _lock:
-        stale = _opened_for.get(uri) != run
+        stale = [uri] if _opened_for.pop(uri, None) != run else []
         _opened_for[uri] = run
-    if stale:
-        forget_source(uri)
+        while len(_opened_for) > _SOURCES_KEPT:  # of flows that were killed, and will not say that they have ended
+            stale.append(next(iter(_opened_for)))
+            del _opened_for[stale[-1]]
+    for other in stale:
+        forget_source(other)
 
 
 def _check_identity(unit: Unit, job: Mapping[str, Any]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import threading
 import time
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from flows.cli import app
 from flows.dask_settings import DaskSettings, check_dask, dask_settings
 from flows.restore_archive import restore_archive
 from storage.catalogue import query
-from storage.errors import IngestError, StoreUnavailableError
+from storage.errors import IngestError, OutputError, StoreUnavailableError
 from storage.limits import IngestLimits
 from storage.locations import Location
 from tasks.jobs import RestoreOptions
@@ -113,8 +116,11 @@ def test_each_local_process_sees_one_gpu() -> None:
 
 
 class UnsendableError(Exception):
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"{first} {second}")
+    """As those of some clients, which carry their connection."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
 
 
 def test_errors_survive_being_sent() -> None:
@@ -123,8 +129,8 @@ def test_errors_survive_being_sent() -> None:
 
     kept = IngestError("changed", "it changed")
     assert portable(kept) is kept
-    assert str(portable(UnsendableError("a", "b"))) == "UnsendableError: a b"
-    caused = ValueError("no answer")
+    assert str(portable(UnsendableError("broken"))) == "UnsendableError: broken"
+    caused = UnsendableError("no answer")
     caused.__cause__ = ConnectionResetError("reset")
     assert isinstance(portable(caused), StoreUnavailableError)
 
@@ -145,6 +151,49 @@ def test_a_source_is_opened_anew_for_another_run(tmp_path: Path) -> None:
     assert uri not in dask_work._opened_for
 
 
+def test_a_placed_stage_is_the_same_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from flows.dask_pool import DaskPool
+    from tasks.restore import restore_images
+
+    sent: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(DaskPool, "_compute", lambda self, stage, inputs: sent.append((stage, inputs)))
+    placed = DaskPool.placed(object.__new__(DaskPool), restore_images)
+    assert (placed.name, placed.cache_policy, placed.retries) == ("restore", restore_images.cache_policy, 4)
+    assert inspect.signature(placed.fn) == inspect.signature(restore_images.fn)
+    assert restore_images.fn is not placed.fn
+    placed.fn(job={"shard": {}}, ingested={})
+    assert sent == [("tasks.restore:restore_images", {"job": {"shard": {}}, "ingested": {}})]
+
+
+def test_what_becomes_of_dasks_own_errors() -> None:
+    distributed = pytest.importorskip("distributed")
+    from flows.dask_pool import WorkersGoneError, _explained
+    from storage.faults import is_transient
+
+    def raised(error: BaseException, *, closing: bool = False) -> BaseException:
+        pool: Any = SimpleNamespace(_closing=closing)
+        with pytest.raises(Exception) as caught, _explained(pool):  # noqa: PT011 - any kind is returned
+            raise error
+        return caught.value
+
+    last = SimpleNamespace(address="tcp://127.0.0.1:1")
+    assert "4 workers died" in str(raised(distributed.KilledWorker("restore-1", last, 3)))
+    assert is_transient(raised(CancelledError()))
+    assert isinstance(raised(CancelledError(), closing=True), WorkersGoneError)
+    assert isinstance(raised(distributed.client.ClosedClientError("closed")), WorkersGoneError)
+
+
+def test_previews_of_another_machine(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    from flows.dask_pool import keep_previews
+
+    keep_previews([("a.json", b"{}"), ("a.before.jpg", b"picture")], folder=tmp_path / "previews")
+    assert (tmp_path / "previews" / "a.before.jpg").read_bytes() == b"picture"
+    with pytest.raises(OutputError, match="leads out"):
+        keep_previews([("../a.json", b"{}")], folder=tmp_path / "previews")
+
+
 @pytest.fixture(scope="module")
 def by_threads(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("dask")
@@ -157,7 +206,10 @@ def by_threads(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_processes_make_the_catalogue_that_threads_make(by_threads: tuple[Path, Path], tmp_path: Path) -> None:
+def test_processes_make_the_catalogue_that_threads_make(
+    by_threads: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And threads take up their results: it is the same run."""
     pytest.importorskip("distributed")
     from tasks.progress import listening
 
@@ -171,8 +223,9 @@ def test_processes_make_the_catalogue_that_threads_make(by_threads: tuple[Path, 
     assert_same(threads, tmp_path / "out")
     assert sum(count for event, count, _ in news if event == "restore") == 12
     assert sum(count for event, count, _ in news if event == "done") == 13
-    again = restore_archive(str(source), str(tmp_path / "out"), options, DaskSettings(workers=1))
-    assert again.run_id == summary.run_id
+    monkeypatch.setattr("tasks.restore.restore", _never)
+    again = restore_archive(str(source), str(tmp_path / "out"), options)
+    assert (again.run_id, again.restored) == (summary.run_id, summary.restored)
     assert_same(threads, tmp_path / "out")
 
 
@@ -203,6 +256,10 @@ def test_a_killed_worker_loses_nothing(by_threads: tuple[Path, Path], tmp_path: 
     assert Path((summary.report_uri or "").removeprefix("file://")).is_file()
     assert list((tmp_path / "out" / "report" / "previews").glob("*.json"))
     assert not list(Path(home, "working").rglob("*.npy"))
+
+
+def _never(*_: Any, **__: Any) -> None:
+    raise AssertionError("restored again what worker processes had restored")
 
 
 def _kill_one(cluster: Any, killed: list[int], ended: threading.Event) -> None:

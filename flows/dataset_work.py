@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -19,7 +19,7 @@ from storage.dataset_listing import base_of
 from storage.dataset_lists import list_shards, table_bytes
 from storage.dataset_samples import Sample, folder_samples, kind_of, tar_samples
 from storage.dataset_shards import begin_dataset, retire_after, write_statistics
-from storage.errors import IngestError
+from storage.errors import IngestError, OutputError
 from storage.locations import Location
 from storage.outputs import check_destination, check_writable
 from tasks.datasets.jobs import DatasetJob, DatasetOptions, check_options
@@ -90,6 +90,7 @@ def _samples_of(source: str, run: DatasetJob) -> Iterator[tuple[tuple[Sample, ..
     options, size, limits = run.options, run.options.shard_size, run.options.restore.limits
     if options.input == "parquet":
         for rows, table in list_shards(source, column=options.column, size=size):
+            _check_apart(rows, run.root)
             yield tuple(rows), table_bytes(table)
         return
     if options.input == "tar":
@@ -98,6 +99,16 @@ def _samples_of(source: str, run: DatasetJob) -> Iterator[tuple[tuple[Sample, ..
         samples = folder_samples(source, limits=limits)
     for group in _groups(samples, size=size):
         yield group, None
+
+
+def _check_apart(samples: Iterable[Sample], root: Location) -> None:
+    """Raise OutputError when a list names a picture where results go, which could overwrite it."""
+    inside = next((sample.uri for sample in samples if sample.uri.startswith(f"{root.uri}/")), None)
+    if inside is not None:
+        raise OutputError(
+            f"The list names {inside}, which lies inside the destination {root}; originals are never written to. "
+            "Choose another destination."
+        )
 
 
 def _begin(source: str, run: DatasetJob) -> None:

@@ -44,12 +44,12 @@ def process_samples(*, name: str, job: DatasetJob, carried: bytes | None) -> Sha
     found = find_committed(_unseen(job), carried=carried)
     if found is None:
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=job.working_root) as folder:
-            maker = ShardMaker(job, Path(folder))
+            maker = ShardMaker(job, Path(folder), carried=carried)
             for number, part in enumerate(parts_of(job.samples)):
                 place = Path(folder) / f"part-{number}"
                 fetched = fetch_samples(_unseen(part), place, limits=job.options.restore.limits)
                 maker.add(part, fetched, place)
-            outcome = maker.finish(carried=carried)
+            outcome = maker.finish()
             found = commit_samples(_unseen(job), ready=str(maker.ready), outcome=outcome, carried=carried)
     announce("done", len(job.samples), shard=name)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -72,6 +73,15 @@ def table_from(data: bytes) -> pa.Table:
         return reader.read_all()
 
 
+def json_rows(table: pa.Table) -> list[bytes]:
+    """Return every row as one JSON object, for loaders that read labels beside the picture; binary columns stay out."""
+    kept = [field.name for field in table.schema if not _is_binary(field.type)]
+    return [
+        json.dumps(row, ensure_ascii=False, default=str, sort_keys=True).encode("utf-8", "replace")
+        for row in table.select(kept).to_pylist()
+    ]
+
+
 @contextmanager
 def _opened(location: Location) -> Iterator[pq.ParquetFile]:
     try:
@@ -106,6 +116,10 @@ def _slices(file: pq.ParquetFile, *, size: int) -> Iterator[pa.Table]:
 def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def _sample(value: Any, listing: Location, *, index: int) -> Sample:

@@ -16,6 +16,7 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from storage.outputs import verify_output
 _COMMIT = re.compile(r"^commits/(\d{6,})\.json$")
 _SETTINGS = "dataset.json"
 STATISTICS = "statistics.json"
+# Files of the layout folder are many and small: waiting for a store is not computing.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,8 @@ def read_commit(root: Location, number: int) -> Commit | None:
 
 def is_intact(root: Location, commit: Commit) -> bool:
     """Whether every file of a shard still exists with its sha256; all of it is read."""
-    return all(verify_output(root.join(path).uri, sha256) for path, sha256 in commit.files)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="verify") as pool:
+        return all(pool.map(lambda file: verify_output(root.join(file[0]).uri, file[1]), commit.files))
 
 
 def commit_files(
@@ -66,8 +70,9 @@ def commit_files(
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = tuple((path.relative_to(folder).as_posix(), _sha256(path)) for path in paths)
-    for path, (relative, _) in zip(paths, files, strict=True):
-        root.join(relative).put_file(path)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="put") as pool:
+        for _ in pool.map(lambda path, file: root.join(file[0]).put_file(path), paths, files):
+            pass
     before, tar = read_commit(root, number), f"shards/{shard_name(number)}.tar"
     if before is not None and tar in dict(before.files) and tar not in dict(files):
         root.join(tar).delete()  # no sample of it came through this time

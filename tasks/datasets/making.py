@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.types import to_json
-from storage.dataset_lists import table_from
+from storage.dataset_lists import json_rows, table_from
 from storage.dataset_rows import rows_bytes
 from storage.dataset_samples import Sample
 from storage.dataset_shards import TarShard, commit_files, is_intact, read_commit, shard_name
@@ -64,8 +64,12 @@ def parts_of(samples: Sequence[Sample]) -> Iterator[tuple[Sample, ...]]:
 class ShardMaker:
     """One output shard being made in a local folder, from which `commit_made` takes it to its destination."""
 
-    def __init__(self, job: DatasetJob, folder: Path) -> None:
+    def __init__(self, job: DatasetJob, folder: Path, *, carried: bytes | None = None) -> None:
         self.job = job
+        self._carried = None if carried is None else table_from(carried)
+        # What a list says of a picture goes into its tar as well; files have it in their rows alone.
+        in_tar = self._carried is not None and self._carried.num_columns and job.options.layout == "tar"
+        self._labels = json_rows(self._carried) if in_tar else []
         self.ready = folder / "ready"
         self._started = time.perf_counter()
         self._rows: list[dict[str, Any]] = []
@@ -93,12 +97,12 @@ class ShardMaker:
             self._rows.append(row)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def finish(self, *, carried: bytes | None) -> ShardOutcome:
+    def finish(self) -> ShardOutcome:
         """Write the rows beside the outputs and return what became of the shard."""
         self._tar.close()
         target = self.ready / "samples" / f"{shard_name(self.job.number)}.parquet"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(rows_bytes(self._rows, carried=None if carried is None else table_from(carried)))
+        target.write_bytes(rows_bytes(self._rows, carried=self._carried))
         return outcome_of(self._rows, number=self.job.number, seconds=time.perf_counter() - self._started)
 
     def _placed(self, sample: Sample, result: ImageResult, folder: Path) -> dict[str, Any]:
@@ -109,21 +113,24 @@ class ShardMaker:
                 f"{sample.source} carries a member called .{extension} already, which the picture in its new format "
                 "would replace; choose another --format."
             )
-        members = [(extension, result.path)]
+        members: list[tuple[str, Path | bytes]] = [(extension, result.path)]
         members += [(part.extension, carried_path(folder, sample, part)) for part in sample.carried]
+        if self._labels:
+            members.append(("json", self._labels[len(self._rows)]))
         in_tar = self.job.options.layout == "tar"
         key = self._free_key(sample) if in_tar else sample.key
         stem = key if in_tar else self._folder_stem(sample)
         shard = shard_name(self.job.number)
         output = f"shards/{shard}.tar!/{stem}.{extension}" if in_tar else f"images/{stem}.{extension}"
         row = sample_row(sample, result, key=key, output=output, shard=shard)
-        for name, path in members:
+        row["members"] = [name for name, _ in members[1:]]
+        for name, content in members:
             if in_tar:
-                self._tar.add(f"{stem}.{name}", path)
-            else:
+                self._tar.add(f"{stem}.{name}", content)
+            elif isinstance(content, Path):
                 target = Location(self.ready).join("images", f"{stem}.{name}").local_path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
+                content.replace(target)
         return row
 
     def _free_key(self, sample: Sample) -> str:

@@ -79,7 +79,6 @@ def sample_row(sample: Sample, result: ImageResult, *, key: str, output: str, sh
     """Return the row of a sample that came through."""
     row = _described(sample, result, shard=shard)
     row |= {"key": key, "output": output, "status": result.status, "output_sha256": result.output_sha256}
-    row["members"] = [part.extension for part in sample.carried]
     return row
 
 

@@ -25,6 +25,7 @@ from storage.dataset_encoding import encode
 from storage.dataset_listing import base_of, files_of, walk
 from storage.dataset_lists import list_shards, table_bytes, table_from
 from storage.dataset_samples import folder_samples, kind_of, tar_samples
+from storage.dataset_shards import commit_files
 from storage.errors import IngestError, OutputError, StoreUnavailableError
 from storage.limits import IngestLimits
 from storage.locations import Location
@@ -163,7 +164,7 @@ def test_a_killed_run_goes_on_with_the_missing_shards(
     from tasks.datasets import making
 
     source, made, _ = archive_run
-    destination, commit = tmp_path / "made", making.commit_files
+    destination, commit = tmp_path / "made", commit_files
 
     def killed(root: Location, number: int, *, folder: Path, **arguments: Any) -> Any:
         if number == 0:
@@ -262,6 +263,14 @@ def test_a_list_becomes_files_with_its_other_columns(picture: Any, tmp_path: Pat
     for row in (row for row in rows if row["output"]):
         data = (tmp_path / "out" / row["output"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == row["output_sha256"]
+    run(tmp_path / "in" / "list.parquet", tmp_path / "tar", column="url")
+    labels = members_of(tmp_path / "tar" / "shards" / "000000.tar")
+    assert list(labels)[:2] == ["000000000.png", "000000000.json"]
+    assert json.loads(labels["000000004.json"]) == {"box": [4.0], "caption": "é", "status": 5}
+    assert rows_of(tmp_path / "tar")[0]["members"] == ["json"]
+    with pytest.raises(OutputError, match="lies inside the destination"):
+        run(tmp_path / "in" / "list.parquet", tmp_path / "in" / "sub", column="url")
+
     again = run(tmp_path / "in" / "list.parquet", tmp_path / "out", layout="folder", column="url", shard_size=4)
     assert again.statistics["made_shards"] == 0
     assert again.statistics["images_per_second"] is None
@@ -321,6 +330,7 @@ def listed(picture: Any, tmp_path: Path) -> Path:
     return tmp_path / "list.parquet"
 
 
+@pytest.mark.timeout(600)  # starting the engine's server on a busy machine takes minutes
 def test_the_command_runs_the_flow_and_shows_what_became_of_it(
     listed: Path, tmp_path: Path, prefect_server: None
 ) -> None:

@@ -59,8 +59,7 @@ train-next: $(STAMP) ## train the first weight below its target: DATA="folders o
 	$(BIN)/lacuna train $(foreach folder,$(DATA),--data "$(folder)") --out "$(RUN)" --minutes 8 $(OPTIONS)
 
 deploy: $(STAMP) ## register the flows with the server that PREFECT_API_URL names
-	$(BIN)/prefect work-pool create lacuna --type process --overwrite
-	LACUNA_CHECKOUT="$(CURDIR)" $(BIN)/prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all
+	PATH="$(abspath $(BIN)):$$PATH" LACUNA_CHECKOUT="$(CURDIR)" deployments/worker.sh register
 
 worker: $(STAMP) ## run what that server schedules on this machine, one run at a time
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/prefect worker start --pool lacuna --type process --limit 1

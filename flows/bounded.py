@@ -11,15 +11,18 @@ ItemT = TypeVar("ItemT")
 
 
 def submit_bounded(
-    submit: Callable[[ItemT], PrefectFuture[Any]], items: Iterable[ItemT], *, limit: int
+    submit: Callable[[ItemT], PrefectFuture[Any]], items: Iterable[ItemT], *, limit: int | Callable[[], int]
 ) -> Iterator[tuple[ItemT, PrefectFuture[Any]]]:
-    """Submit every item, at most `limit` at a time, and yield (item, finished future) as they end, in that order."""
-    if limit < 1:
+    """Submit every item, at most `limit` at a time, and yield (item, finished future) as they end, in that order.
+
+    limit: a function where it may change; it is asked before every submission.
+    """
+    if isinstance(limit, int) and limit < 1:
         raise ValueError(f"limit: got {limit}, expected at least 1")
     flying: dict[PrefectFuture[Any], ItemT] = {}
     waiting = iter(items)
     while True:
-        if len(flying) >= limit:
+        if len(flying) >= (limit if isinstance(limit, int) else limit()):
             ended = next(as_completed(list(flying)))
             yield flying.pop(ended), ended
         try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flows.commands.benchmark import benchmark_app
+from flows.commands.dataset import dataset_app
 from flows.commands.options import JsonOption, UntilOption
 from flows.commands.upkeep import upkeep_app
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(dataset_app)
 app.add_typer(upkeep_app)
 
 
@@ -41,6 +43,13 @@ class Precision(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class Runner(StrEnum):
+    """What computes: threads of this process, or worker processes, here or on other machines."""
+
+    threads = "threads"
+    dask = "dask"
 
 
 SourceArgument = Annotated[
@@ -79,7 +88,19 @@ def restore(
         str | None, typer.Option(help="Folder of clean originals under the same names, to measure the gain against.")
     ] = None,
     shard_images: Annotated[int, typer.Option(min=1, help="About how many pictures are one unit of work.")] = 32,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Units of work in progress at once.")] = 2,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Units of work in progress at once; with --runner dask, processes.")
+    ] = 2,
+    runner: Annotated[
+        Runner, typer.Option("--runner", help="threads, or dask: several processes or machines, see docs/workers.md.")
+    ] = Runner.threads,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="tcp://HOST:PORT", help="Dask scheduler; none = one started here."),
+    ] = None,
+    worker_threads: Annotated[
+        int | None, typer.Option("--worker-threads", min=1, help="With --runner dask: threads of each process. [1]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")] = 0,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Whether to write the HTML report.")] = True,
     incremental: Annotated[
@@ -91,6 +112,7 @@ def restore(
 ) -> None:
     """Restore every picture of SOURCE into DEST. Originals are only read; running it again continues it."""
     from flows.commands import restoring
+    from flows.dask_settings import dask_settings
     from tasks.jobs import RestoreOptions
 
     options = RestoreOptions(
@@ -109,7 +131,9 @@ def restore(
         stop_at=until,
     )
     with _friendly_errors(verbose=verbose):
-        raise typer.Exit(restoring.run(source, destination, options=options, as_json=as_json, verbose=verbose))
+        dask = dask_settings(runner.value, address=address, workers=workers, threads=worker_threads)
+        code = restoring.run(source, destination, options=options, dask=dask, as_json=as_json, verbose=verbose)
+        raise typer.Exit(code)
 
 
 @app.command(epilog=_EXIT_CODES)

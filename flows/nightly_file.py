@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.deadline import parse_stop
+from models.routing.rules import UPSCALERS
 from storage.catalogue import partition_value
 from storage.locations import Location
 from tasks.jobs import RestoreOptions
 
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-_UPSCALES = (2, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,9 @@ def _strengths(value: Any, where: str) -> dict[str, float]:
 
 
 def _upscale(value: Any, where: str) -> dict[str, float]:
-    return {f"upscale-x{_one_of(*_UPSCALES)(value, where)}": 1.0}
+    # The others are switched off, since the defaults may have asked for one of them.
+    times = _one_of(*UPSCALERS.values())(value, where)
+    return {method: float(scale == times) for method, scale in UPSCALERS.items()}
 
 
 # The keys are the long options of `lacuna restore`, with underscores: (option of the run, how its value is read).

@@ -10,7 +10,7 @@ import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,15 +19,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.bounded import submit_bounded
+from flows.dask_settings import DaskSettings
 from flows.deadline import Window, parse_stop
+from flows.placement import placed_on, placement
 from flows.run_artifacts import RunArtifacts
 from flows.run_plan import finish_run, prepare_run
 from flows.run_summary import BrokenShardsError, RunSummary, summarize_run
-from flows.run_work import begin_work, jobs_in_time, plan_work, replace_rows
+from flows.run_work import Work, begin_work, jobs_in_time, plan_work, replace_rows
 from models.types import to_json
 from tasks.caching import run_stage
 from tasks.catalogue import commit_rows
-from tasks.cleaning import forget_working_copies
 from tasks.detect import detect_scratches
 from tasks.estimate import estimate_degradations
 from tasks.ingest import ingest_shard
@@ -39,64 +40,88 @@ from tasks.route import route_shard
 from tasks.sources import close_source
 
 # An upper bound; how many shards are in progress is for the options to say.
-_RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
+_RUNNER: Any = ThreadPoolTaskRunner(max_workers=256)
 
 
 @task(name="shard", task_run_name="shard {name}", cache_policy=NO_CACHE)
 def process_shard(*, name: str, job: dict[str, Any]) -> ShardSummary:
     """Bring one shard through all stages; each is cached, so that an interrupted shard goes on where it was."""
-    retried = job["options"]["retry"] is not None or job["options"]["only"] is not None
-    ingested = run_stage(ingest_shard, intact=lambda found: not (retried and found["quarantined"]), job=job)
-    detected = run_stage(detect_scratches, job=job, ingested=ingested)
-    assessed = run_stage(estimate_degradations, job=job, ingested=ingested, detected=detected)
+    retried, place = job["options"]["retry"] is not None or job["options"]["only"] is not None, placement()
+    ingested = run_stage(
+        place.placed(ingest_shard), intact=lambda found: not (retried and found["quarantined"]), job=job
+    )
+    detected = run_stage(place.placed(detect_scratches), job=job, ingested=ingested)
+    assessed = run_stage(place.placed(estimate_degradations), job=job, ingested=ingested, detected=detected)
     routed = run_stage(route_shard, job=job, detected=detected, assessed=assessed)
     findings = {"ingested": ingested, "detected": detected}
     plans = {"assessed": assessed, "routed": routed}
-    restored = run_stage(restore_images, intact=intact_outputs, job=job, **findings, **plans)
-    measured = run_stage(measure_results, intact=lambda _: previews_kept(job), job=job, **findings, restored=restored)
+    restored = run_stage(place.placed(restore_images), intact=intact_outputs, job=job, **findings, **plans)
+    measuring, kept = place.placed(measure_results), lambda _: previews_kept(job)
+    measured = run_stage(measuring, intact=kept, job=job, **findings, restored=restored)
     summary: ShardSummary = commit_rows(job=job, **findings, **plans, restored=restored, measured=measured)
-    forget_working_copies(job=job, ingested=ingested, detected=detected)
+    place.forget(job=job, ingested=ingested, detected=detected)
     announce("done", len(job["shard"]["members"]), shard=name)
     return summary
 
 
 @flow(name="restore-archive", task_runner=_RUNNER)
-def restore_archive(source: str, destination: str, options: RestoreOptions | None = None) -> RunSummary:
+def restore_archive(
+    source: str, destination: str, options: RestoreOptions | None = None, dask: DaskSettings | None = None
+) -> RunSummary:
     """Restore every picture of `source` into `destination` and say what was done; originals are only read.
 
     source: directory, .zip, .tar, .tar.gz or URL of one. Raises IngestError when there is nothing to restore,
     OutputError when results would meet the originals, BrokenShardsError when shards ended without rows. With
-    `incremental`, only what is new or changed is taken up; with `stop_at`, the rest is left for the next run.
+    `incremental`, only what is new or changed is taken up; with `stop_at`, the rest is left for the next run. With
+    `dask`, worker processes compute, here or on other machines; raises ValueError when there are none.
     """
     started, started_at = time.perf_counter(), datetime.now(UTC)
     options = options or RestoreOptions()
     window = Window(None if options.stop_at is None else parse_stop(options.stop_at))
-    run = prepare_run(source, destination, options=options)
-    done: list[ShardSummary] = []
-    broken: list[tuple[ShardJob, str]] = []
-    try:
-        work = plan_work(run, window)
-        if work.nothing:
-            return summarize_run(run, work, done, broken=broken, seconds=time.perf_counter() - started)
-        begin_work(run, work)
-        artifacts = RunArtifacts(run.run_id)
-        for job, future in submit_bounded(_submit, jobs_in_time(run, work, window), limit=options.workers):
-            outcome = future.result(raise_on_failure=False)
-            if isinstance(outcome, ShardSummary):
-                done.append(outcome)
-                replace_rows(run, work, job=job)
-            else:
-                broken.append((job, str(outcome)))
-            artifacts.progress((len(done) + len(broken)) / len(work.jobs))
-    finally:
-        close_source(run.source, limits=options.limits)
+    ended = _Ended()
+    with placed_on(dask, device=options.device) as place:
+        run = prepare_run(source, destination, options=options)
+        place.check_places([run.source, *([] if options.reference is None else [options.reference])])
+        try:
+            work = plan_work(run, window)
+            if not work.nothing:
+                _carry_out(run, work, window=window, ended=ended)
+        finally:
+            close_source(run.source, limits=options.limits)
 
-    summary = summarize_run(run, work, done, broken=broken, seconds=time.perf_counter() - started)
+    summary = summarize_run(run, work, ended.done, broken=ended.broken, seconds=time.perf_counter() - started)
+    if work.nothing:
+        return summary
     summary = replace(summary, report_uri=finish_run(run, work, summary=summary, started_at=started_at))
-    artifacts.finish(summary)
-    if broken:
+    RunArtifacts(run.run_id).finish(summary)
+    if ended.broken:
         raise BrokenShardsError(summary)
     return summary
+
+
+@dataclass(slots=True)
+class _Ended:
+    """Shards that are through, and those that ended without rows, with the error."""
+
+    done: list[ShardSummary] = field(default_factory=list)
+    broken: list[tuple[ShardJob, str]] = field(default_factory=list)
+
+
+def _carry_out(run: ShardJob, work: Work, *, window: Window, ended: _Ended) -> None:
+    """Bring all shards to an end that there is time for."""
+    begin_work(run, work)
+    place = placement()
+    place.check_places([run.catalogue_root.join("runs", run.collection, run.run_id).uri])  # just written
+    artifacts = RunArtifacts(run.run_id)
+    jobs = jobs_in_time(run, work, window)
+    for job, future in submit_bounded(_submit, jobs, limit=lambda: place.at_once(run.options.workers)):
+        outcome = future.result(raise_on_failure=False)
+        if isinstance(outcome, ShardSummary):
+            ended.done.append(outcome)
+            replace_rows(run, work, job=job)
+        else:
+            ended.broken.append((job, str(outcome)))
+        artifacts.progress((len(ended.done) + len(ended.broken)) / len(work.jobs))
 
 
 def _submit(job: ShardJob) -> Any:

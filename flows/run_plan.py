@@ -7,7 +7,8 @@ import json
 from datetime import UTC, datetime
 
 from flows.home import lacuna_home
-from flows.run_identity import code_version, collection_name, run_identity
+from flows.placement import placement
+from flows.run_identity import collection_name, run_identity
 from flows.run_options import check_methods
 from flows.run_summary import RunSummary
 from flows.run_work import Work
@@ -17,7 +18,6 @@ from storage.locations import Location
 from storage.outputs import check_destination
 from storage.run_records import record_outcome
 from storage.shards import Shard
-from tasks.device import identify
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.reference import reference_fingerprint
 from tasks.report import render_run
@@ -33,7 +33,7 @@ def prepare_run(source: str, destination: str, *, options: RestoreOptions) -> Sh
     check_destination(source, Location(destination))
     check_methods(options)
     source, target = Location(source).uri, Location(destination)
-    identities = identify(options, code_version=code_version())
+    identities = placement().identify(options)
     run_id = run_identity(source, target.uri, options=options, identities=identities)
     # Of all runs into one destination together: the report of an incremental run shows what earlier ones restored.
     elsewhere = lacuna_home() / "previews" / hashlib.sha256(target.uri.encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from flows.bounded import submit_bounded
 from flows.deadline import Window
+from flows.placement import placement
 from models.types import from_json, to_json
 from storage.archives import SourceMember
 from storage.catalogue import ShardKey
@@ -153,13 +154,14 @@ def _read(
 def _hashed(run: ShardJob, shards: Sequence[Shard], *, window: Window | None = None) -> list[Shard]:
     """Return the shards with the sha256 of their members, in order; with a window, those there is time to read."""
     options, hashed = run.options, {}
-    limits = to_json(options.limits)
+    limits, place = to_json(options.limits), placement()
+    fingerprint = place.placed(fingerprint_shard)
 
     def submit(shard: Shard) -> Any:
-        return fingerprint_shard.submit(source=run.source, shard=to_json(shard), limits=limits)
+        return fingerprint.submit(source=run.source, shard=to_json(shard), limits=limits)
 
     wanted = shards if window is None else window.open(shards)
-    for shard, future in submit_bounded(submit, wanted, limit=2 * options.workers):
+    for shard, future in submit_bounded(submit, wanted, limit=2 * place.at_once(options.workers)):
         hashed[shard.shard_id] = from_json(Shard, future.result())
     return [hashed[shard.shard_id] for shard in shards if shard.shard_id in hashed]
 

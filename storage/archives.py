@@ -116,6 +116,11 @@ class Source(ABC):
         """Return the file on this machine that holds exactly this member, or None when there is none."""
         return None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether every reading goes over a network, so that bytes once read are worth keeping for a while."""
+        return not Location(self.uri).is_local
+
     def close(self) -> None:
         """Release what is held open; nothing for a source that opens each member anew."""
         return

@@ -40,6 +40,8 @@ def ingest_member(
         for page in iter_pages(data, limits):
             key = copies.save_page(page, sha256=sha256)
             records.append(_record(member, page, sha256=sha256, working_copy=key, duplicate_of=duplicate_of))
+        if source.is_remote and isinstance(data, bytes):
+            copies.save_source(data, sha256=sha256)
         return records, []
     except IngestError as error:
         return [], [quarantine(member, error, sha256=sha256)]

@@ -1,4 +1,5 @@
-"""Content-addressed local copies of decoded pages, and of arrays derived from them, as memory-mappable .npy files.
+"""Content-addressed local copies of decoded pages, and of arrays derived from them, as memory-mappable .npy files, and
+of the bytes of sources that are far away.
 
 A cache only: whatever is missing is made again from the source. Files appear whole, by rename, and never change.
 """
@@ -61,6 +62,20 @@ class WorkingCopies:
             np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
         return key
 
+    def save_source(self, data: bytes, *, sha256: str) -> None:
+        """Keep the bytes of a source file until its shard is done, so that they come over the network once."""
+        with _replacing(self.path(_source_key(sha256))) as file:
+            file.write(data)
+
+    def source(self, sha256: str) -> Path | None:
+        """Return the file with the kept bytes of a source, None when they were not kept or are gone."""
+        path = self.path(_source_key(sha256))
+        return path if path.is_file() else None
+
+    def delete_source(self, sha256: str) -> None:
+        """Remove the kept bytes of a source, if any."""
+        self.delete(_source_key(sha256))
+
     def delete(self, key: str) -> None:
         """Remove one copy; nothing happens when it is gone already or, where files in use are locked, still read."""
         with suppress(FileNotFoundError, PermissionError):
@@ -109,6 +124,10 @@ class WorkingCopies:
 def page_key(sha256: str, page_index: int) -> str:
     """Return the key of a page's working copy: by content, so that duplicates share it."""
     return f"{sha256[:2]}/{sha256}-p{page_index}-v{_VERSION}.npy"
+
+
+def _source_key(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256}.source"
 
 
 class _replacing:  # noqa: N801 - used like a function, as contextlib's own classes are

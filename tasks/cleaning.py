@@ -9,10 +9,11 @@ from tasks.jobs import Detected, Ingested, ShardJob
 
 
 def forget_working_copies(*, job: dict[str, Any], ingested: dict[str, Any], detected: list[dict[str, Any]]) -> None:
-    """Delete the working copies and masks of a finished shard; whoever still needs one makes it again."""
+    """Delete the working copies, masks and kept sources of a finished shard; whoever still needs one makes it again."""
     copies = from_json(ShardJob, job).copies
     for record in from_json(Ingested, ingested).images:
         copies.delete(record.working_copy)
+        copies.delete_source(record.source_sha256)
     for item in detected:
         found = from_json(Detected, item).scratches
         if found is not None and found.mask is not None:

@@ -112,7 +112,7 @@ def _finish_file(pages: Sequence[Picture], *, job: ShardJob) -> list[Restored]:
 def _write_file(pages: Sequence[Picture], *, job: ShardJob) -> tuple[str, str, list[str | None]]:
     """Write one file; return (uri, sha256, mask uri per page). Without any change it is copied byte for byte."""
     first = pages[0].record
-    source = _unchanged_source(first, job=job)
+    source = unchanged_source(first, job=job)
     if any(picture.changed for picture in pages):
         arrays = [(picture.record, picture.pixels if picture.changed else None) for picture in pages]
         uri, sha256 = write_output(arrays, source=source, destination=job.images_root, limits=job.options.limits)
@@ -121,20 +121,27 @@ def _write_file(pages: Sequence[Picture], *, job: ShardJob) -> tuple[str, str, l
     return uri, sha256, [_write_mask(picture, job=job) for picture in pages]
 
 
-def _unchanged_source(record: ImageRecord, *, job: ShardJob) -> bytes | Path:
-    """Return the source file or its bytes; raises IngestError when it is no longer what was ingested."""
+def unchanged_source(record: ImageRecord, *, job: ShardJob) -> bytes | Path:
+    """Return the source file or its bytes, as they were kept from the ingest or as they are.
+
+    Raises IngestError when it is no longer what was ingested.
+    """
+    kept = job.copies.source(record.source_sha256)
+    # A disk that was full, or failed, may have left something else under that name.
+    if kept is not None and hashlib.sha256(data := kept.read_bytes()).hexdigest() == record.source_sha256:
+        return data
     source = shared_source(job.source, limits=job.options.limits)
     member = source.member(record.relative_path)
     path = source.local_path(member)
-    data: bytes | Path = source.read(member) if path is None else path
-    found = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else source.sha256(member)
+    current: bytes | Path = source.read(member) if path is None else path
+    found = hashlib.sha256(current).hexdigest() if isinstance(current, bytes) else source.sha256(member)
     if found != record.source_sha256:
         raise IngestError(
             "changed",
             f"{record.relative_path} has sha256 {found[:12]}…, expected {record.source_sha256[:12]}… as ingested; "
             "it changed while it was processed. Run again for the new version.",
         )
-    return data
+    return current
 
 
 def _write_mask(picture: Picture, *, job: ShardJob) -> str | None:

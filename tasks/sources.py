@@ -41,3 +41,10 @@ def close_source(uri: str, *, limits: IngestLimits) -> None:
         source = _opened.pop((uri, limits), None)
     if source is not None:
         source.close()
+
+
+def forget_source(uri: str) -> None:
+    """Open and list the source anew next time; whoever still reads it keeps it, and the last one closes it."""
+    with _lock:
+        for key in [key for key in _opened if key[0] == uri]:
+            del _opened[key]

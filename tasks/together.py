@@ -15,6 +15,12 @@ PIXELS_TOGETHER = 32_000_000
 _THREADS = min(8, os.cpu_count() or 1)
 
 
+def limit_threads(count: int) -> None:
+    """Use at most `count` threads for each call of this process from now on."""
+    global _THREADS
+    _THREADS = min(8, count)
+
+
 def each_together(
     work: Callable[[ItemT], ResultT], items: Sequence[ItemT], *, pixels: Callable[[ItemT], int]
 ) -> list[ResultT]:

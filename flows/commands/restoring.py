@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
+from flows.dask_settings import DaskSettings
 from flows.run_options import check_methods
 from flows.run_summary import BrokenShardsError, RunSummary
 from models.types import to_json
@@ -29,7 +30,9 @@ _SHOWN_FAILURES = 10
 _AS_GOOD_AS_CLEAN_DB = 40
 
 
-def run(source: str, destination: str, *, options: RestoreOptions, as_json: bool, verbose: bool) -> int:
+def run(
+    source: str, destination: str, *, options: RestoreOptions, dask: DaskSettings | None, as_json: bool, verbose: bool
+) -> int:
     """Restore `source` into `destination`, print the outcome, and return the exit code."""
     _check_places(source, destination, untouched=options.incremental)
     if not verbose:
@@ -43,7 +46,7 @@ def run(source: str, destination: str, *, options: RestoreOptions, as_json: bool
     bar = ArchiveProgress(console, visible=not as_json)
     try:
         with bar, listening(bar.hear):
-            summary = restore_archive(source, destination, options)
+            summary = restore_archive(source, destination, options, dask)
     except BrokenShardsError as error:
         summary = error.summary
     gain = mean_gain(summary) if options.reference is not None and not summary.nothing_to_do else None

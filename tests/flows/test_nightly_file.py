@@ -9,6 +9,7 @@ import pytest
 
 from flows.deadline import Window, parse_stop
 from flows.nightly_file import read_nightly_file
+from models.routing.rules import RoutingOptions
 
 EXAMPLE = Path(__file__).parents[2] / "deployments" / "nightly.example.toml"
 
@@ -46,7 +47,15 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
     assert (first.source, first.destination) == (str(tmp_path / "in/a"), str(tmp_path / "out/a"))
     assert (first.options.workers, first.options.strengths) == (3, (("denoise", 0.5),))
     assert (second.source, second.options.workers, second.options.allow_colour) == ("s3://in/b", 1, True)
-    assert dict(second.options.strengths) == {"denoise": 0.5, "deblur": 0.0, "upscale-x2": 1.0}
+    assert dict(second.options.strengths) == {"denoise": 0.5, "deblur": 0.0, "upscale-x2": 1.0, "upscale-x4": 0.0}
+
+
+def test_a_collection_enlarges_otherwise_than_the_defaults(tmp_path: Path) -> None:
+    (collection,) = read_nightly_file(
+        written(tmp_path, "[defaults]\nupscale = 2\n" + COLLECTION + "upscale = 4")
+    ).collections
+    options = RoutingOptions(strengths=collection.options.strengths)
+    assert options.upscale_method == "upscale-x4"
 
 
 COLLECTION = '[collections.a]\nsource = "in"\ndestination = "out"\n'

@@ -7,6 +7,7 @@ since bodies of stages may be repeated and rows are committed by the flow alone,
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import threading
@@ -218,7 +219,7 @@ class DaskPool:
             logging.getLogger("lacuna.dask").warning(
                 "A shard was %.1f s of work; with %d times as many --shard-images the workers wait less",
                 mean,
-                round(_SHORT_SHARD_SECONDS / mean + 0.5),
+                math.ceil(_SHORT_SHARD_SECONDS / mean),
             )
 
     def _close_cluster(self) -> None:

@@ -194,6 +194,20 @@ def test_previews_of_another_machine(tmp_path: Path) -> None:
         keep_previews([("../a.json", b"{}")], folder=tmp_path / "previews")
 
 
+def test_short_shards_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from flows.dask_pool import DaskPool
+
+    said: list[str] = []
+    monkeypatch.setattr("flows.dask_pool.logging.Logger.warning", lambda self, text, *args: said.append(text % args))
+    pool: Any = object.__new__(DaskPool)
+    monkeypatch.setattr(DaskPool, "_threads", lambda self: 1)
+    for seconds, count in ((2.0, 3), (20.0, 9), (2.0, 9)):
+        pool._ended = [seconds] * count
+        pool._advise()
+    assert said == ["A shard was 2.0 s of work; with 5 times as many --shard-images the workers wait less"]
+
+
 @pytest.fixture(scope="module")
 def by_threads(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("dask")

@@ -68,7 +68,7 @@ def test_dask_is_not_imported_unless_asked_for() -> None:
     import sys
 
     code = "import sys, flows.restore_archive; print('distributed' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=220, check=True)
     assert found.stdout.strip() == "False"
 
 
@@ -252,7 +252,7 @@ def test_a_killed_worker_loses_nothing(by_threads: tuple[Path, Path], tmp_path: 
     killed: list[int] = []
     home = str(tmp_path / "home-of-the-workers")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0, env={"LACUNA_HOME": home}
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0, env={"LACUNA_HOME": home}
     ) as cluster:
         ended = threading.Event()
         thread = threading.Thread(target=_kill_one, args=(cluster, killed, ended))

@@ -46,7 +46,7 @@ def start_workers(count: int) -> Any:
     import distributed
 
     return distributed.LocalCluster(
-        n_workers=count, threads_per_worker=1, dashboard_address=None, memory_limit=0, silence_logs=50
+        n_workers=count, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=50
     )
 
 

@@ -7,6 +7,7 @@ since bodies of stages may be repeated and rows are committed by the flow alone,
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import threading
@@ -218,7 +219,7 @@ class DaskPool:
             logging.getLogger("lacuna.dask").warning(
                 "A shard was %.1f s of work; with %d times as many --shard-images the workers wait less",
                 mean,
-                round(_SHORT_SHARD_SECONDS / mean + 0.5),
+                math.ceil(_SHORT_SHARD_SECONDS / mean),
             )
 
     def _close_cluster(self) -> None:
@@ -263,11 +264,12 @@ def _gpus(device: str) -> list[str]:
 
 
 def _local_cluster(settings: DaskSettings, *, device: str) -> SpecCluster:
-    place = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard": False, "dashboard_address": None}
+    place = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard": False}
     options = {**place, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     environments = worker_environments(settings, device=device, gpus=_gpus(device))
     return SpecCluster(
-        scheduler={"cls": Scheduler, "options": {**place, "port": 0}},
+        # Its web server, which cannot be left out, on a free port: many runs may share a machine.
+        scheduler={"cls": Scheduler, "options": {**place, "port": 0, "dashboard_address": "127.0.0.1:0"}},
         workers={
             number: {"cls": Nanny, "options": {**options, "env": environment}}
             for number, environment in enumerate(environments)

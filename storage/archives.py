@@ -147,7 +147,7 @@ class Source(ABC):
         """Return the member for a file called `path`, or None, counted, when it is no picture."""
         path = path.removeprefix("./")
         suffix = PurePosixPath(path.replace("\\", "/")).suffix.lower()
-        if _ignored(path) or suffix not in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES:
+        if is_ignored(path) or suffix not in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES:
             self.skipped_count += 1
             return None
         member = SourceMember(relative_path=path, source_uri=uri, size=size, etag=etag)
@@ -155,7 +155,7 @@ class Source(ABC):
             text = f"The name {printable(path)} is not valid Unicode; rename it to process it."
             member = replace(member, relative_path=printable(path), source_uri=printable(uri))
             return refused(member, "unsafe_name", text)
-        if unsafe_reason := _unsafe_reason(path):
+        if unsafe_reason := reason_unsafe(path):
             text = f"The path {path!r} {unsafe_reason}; expected a relative path inside the archive. Not read."
             return refused(member, "unsafe_path", text)
         if suffix in UNSUPPORTED_SUFFIXES:
@@ -184,7 +184,7 @@ class DirectorySource(Source):
     def _scan(self) -> Iterator[SourceMember]:
         count = 0
         for folder, folders, names in os.walk(self.root, followlinks=False):
-            folders[:] = sorted(name for name in folders if not _ignored(name))
+            folders[:] = sorted(name for name in folders if not is_ignored(name))
             links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
             for name in [*names, *links]:
                 count += 1
@@ -291,12 +291,14 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _ignored(path: str) -> bool:
+def is_ignored(path: str) -> bool:
+    """Whether a path is passed over without a word: thumbnails, system folders, dotfiles."""
     parts = PurePosixPath(path.replace("\\", "/")).parts
     return any(part in _SKIPPED_FOLDERS or (part.startswith(".") and part not in {".", ".."}) for part in parts)
 
 
-def _unsafe_reason(path: str) -> str | None:
+def reason_unsafe(path: str) -> str | None:
+    """Return what makes a member's path dangerous to write, or None."""
     parts = path.split("/")
     if path.startswith("/") or (len(path) > 1 and path[1] == ":"):
         return "is absolute"

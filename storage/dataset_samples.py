@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from storage.archives import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, _ignored, _unsafe_reason, printable
+from storage.archives import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, is_ignored, printable, reason_unsafe
 from storage.dataset_listing import Found, files_of
 from storage.errors import IngestError
 from storage.limits import IngestLimits
@@ -66,7 +66,7 @@ def kind_of(source: str) -> str:
         return "parquet"
     for found in files_of(source):
         suffix = PurePosixPath(found.path).suffix.lower()
-        if _ignored(found.path):
+        if is_ignored(found.path):
             continue
         if suffix == ".tar":
             return "tar"
@@ -82,7 +82,7 @@ def folder_samples(source: str, *, limits: IngestLimits) -> Iterator[Sample]:
     keys, index = _Keys(), 0
     for found in files_of(source):
         path = PurePosixPath(found.path)
-        if _ignored(found.path) or path.suffix.lower() not in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES:
+        if is_ignored(found.path) or path.suffix.lower() not in IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES:
             continue
         sample = Sample(
             index=index,
@@ -105,7 +105,7 @@ def tar_samples(source: str, *, limits: IngestLimits, member: str | None = None)
     """
     index = 0
     for found in files_of(source):
-        if not found.path.lower().endswith(".tar") or _ignored(found.path):
+        if not found.path.lower().endswith(".tar") or is_ignored(found.path):
             continue
         for sample in _Shard(found, limits=limits, member=member).samples():
             yield replace(sample, index=index)
@@ -135,7 +135,7 @@ def _judged(sample: Sample, found: Found, *, limits: IngestLimits) -> Sample:
     name, suffix = sample.source, PurePosixPath(found.path).suffix.lower()
     if printable(found.path) != found.path:
         return refused(sample, "unsafe_name", f"The name {name} is not valid Unicode; rename it to process it.")
-    if reason := _unsafe_reason(found.path):
+    if reason := reason_unsafe(found.path):
         return refused(sample, "unsafe_path", f"The path {found.path!r} {reason}; expected a plain relative path.")
     if found.refusal is not None:
         return refused(sample, "link", f"{name}: {found.refusal}.")
@@ -174,7 +174,7 @@ class _Shard:
         problem: list[str] = []
         for info in self._headers(problem.append):
             match = _MEMBER.match(info.name.removeprefix("./"))
-            if match is None or info.isdir() or _ignored(info.name) or match.group(1).startswith("__"):
+            if match is None or info.isdir() or is_ignored(info.name) or match.group(1).startswith("__"):
                 continue
             if match.group(1) != key and members:
                 yield self._sample(key, members)
@@ -223,7 +223,7 @@ class _Shard:
         pictures = [part for part in parts if self._is_picture(part)]
         sample = self._bare(key, parts)
         names = ", ".join(part.extension for part in parts)
-        reason = _unsafe_reason(key)
+        reason = reason_unsafe(key)
         if key in self._seen:
             return refused(sample, "duplicate_name", f"{self.found.uri} holds two samples called {key!r}.")
         self._seen.add(key)

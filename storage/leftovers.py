@@ -15,7 +15,7 @@ from storage.outputs import PROBE
 _OURS = re.compile(
     rf"(^|/)(\.[0-9a-f]{{16}}\.part|\.preview-[A-Za-z0-9_]{{8}}|\.report\.html\.\d+|{re.escape(PROBE)}\d+-\d+)$"
 )
-_FOLDERS = ("images/", "masks/", "catalogue/", "report/")
+_FOLDERS = ("images/", "masks/", "catalogue/", "report/", "shards/", "samples/", "commits/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

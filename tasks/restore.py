@@ -102,7 +102,7 @@ def _finish_file(pages: Sequence[Picture], *, job: ShardJob) -> list[Restored]:
         picture.seconds += share
         if written is not None:
             uri, sha256, masks = written
-            output = _output(picture, status=_status(picture), uri=uri, sha256=sha256, mask_uri=masks[index])
+            output = _output(picture, status=status_of(picture), uri=uri, sha256=sha256, mask_uri=masks[index])
             outcomes.append(Restored(output=output, steps=tuple(picture.outcomes)))
         elif failure := picture.failure or broken:
             outcomes.append(_failed(picture, failure))
@@ -153,7 +153,8 @@ def _write_mask(picture: Picture, *, job: ShardJob) -> str | None:
     return write_mask(mask, record=picture.record, destination=Location(job.destination))[0]
 
 
-def _status(picture: Picture) -> Status:
+def status_of(picture: Picture) -> Status:
+    """Return the status of a picture that came through."""
     if picture.refused or (picture.plan is not None and picture.plan.needs_review):
         return "review"
     return "restored" if picture.changed else "untouched"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from models.types import to_json
 from storage.dataset_listing import base_of
+from storage.dataset_samples import kind_of
 from storage.locations import Location
 from storage.outputs import check_destination
 from tasks.datasets.jobs import DatasetOptions, check_options
@@ -28,6 +30,8 @@ def run(source: str, destination: str, *, options: DatasetOptions, as_json: bool
     """Restore a data set, print the outcome, and return the exit code."""
     check_options(options)
     check_destination(base_of(source), Location(destination))
+    if options.input == "auto":  # a source that is not there needs no workflow engine to say so
+        options = replace(options, input=kind_of(source))
     if not verbose:
         # Every failure ends as a row and in the summary; the engine would print each with a traceback as well.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")

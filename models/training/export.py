@@ -50,7 +50,8 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
 def _network_text(recipe: Recipe) -> str:
     first = f"scale={recipe.scale}" if recipe.scale > 1 else f"in_channels={recipe.in_channels}"
     kind = "ResidualUpscaler" if recipe.scale > 1 else "ResidualUNet"
-    return f"{kind}({first}, widths={recipe.widths}, blocks={recipe.blocks}, slope={LEAK})"
+    unshuffle = "" if recipe.scale > 1 else f", unshuffle={recipe.unshuffle}"
+    return f"{kind}({first}, widths={recipe.widths}, blocks={recipe.blocks}, slope={LEAK}{unshuffle})"
 
 
 def _commit() -> str:

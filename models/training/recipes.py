@@ -28,6 +28,7 @@ class Recipe:
     in_channels: int = 3
     widths: tuple[int, ...] = (64, 96, 128)
     blocks: int = 2
+    unshuffle: int = 2
     scale: int = 1
     start_from: str | None = None
 
@@ -35,7 +36,9 @@ class Recipe:
         """Return the recipe's network, freshly initialized from torch's global generator."""
         if self.scale > 1:
             return ResidualUpscaler(scale=self.scale, widths=self.widths, blocks=self.blocks)
-        return ResidualUNet(in_channels=self.in_channels, widths=self.widths, blocks=self.blocks)
+        return ResidualUNet(
+            in_channels=self.in_channels, widths=self.widths, blocks=self.blocks, unshuffle=self.unshuffle
+        )
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -62,13 +65,15 @@ RECIPES: tuple[Recipe, ...] = (
         start_from="denoise",
         seed=2,
     ),
+    # At full resolution: which of a pixel's neighbours are known differs from pixel to pixel.
     Recipe(
         id="fill",
         corruption=Holes(),
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=5000),
+        schedule=Schedule(steps=5000, decay_share=0.9),
         in_channels=4,
-        start_from="denoise",
+        widths=(32, 64, 96, 128),
+        unshuffle=1,
         seed=3,
     ),
     # Half of the patches at half scale: the mixtures of RL-Restore are measured on photographs shrunk to a third.
@@ -76,7 +81,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="all-in-one",
         corruption=Mixture(),
         patches=PatchSettings(grey_share=0.3, tint_share=0.05, half_scale_share=0.5),
-        schedule=Schedule(steps=6000, decay_share=0.8),
+        schedule=Schedule(steps=5000, peak_lr=6e-4, decay_share=0.9),
         start_from="denoise",
         seed=6,
     ),
@@ -86,7 +91,7 @@ RECIPES: tuple[Recipe, ...] = (
         corruption=Shrunk(scale=4),
         patches=PatchSettings(side=256, grey_share=0.1, tint_share=0.03),
         # Gradients are a tenth of the other recipes' (norm 0.01-0.05): clipped at 0.2, one odd batch blew it up.
-        schedule=Schedule(steps=8000, peak_lr=7e-4, warmup_steps=200, decay_share=0.8, clip_norm=0.04),
+        schedule=Schedule(steps=10000, peak_lr=7e-4, warmup_steps=200, decay_share=0.8, clip_norm=0.04),
         scale=4,
         seed=4,
     ),

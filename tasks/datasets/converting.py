@@ -21,7 +21,7 @@ from tasks.datasets.jobs import DatasetOptions
 from tasks.ingest import load_pixels
 from tasks.jobs import Assessed, Detected, Failure, Ingested, Restored, Routed, ShardJob
 from tasks.progress import announce
-from tasks.restore import BATCH_PIXELS, _status
+from tasks.restore import BATCH_PIXELS, status_of
 from tasks.steps import Picture, apply_plans
 from tasks.together import each_together
 
@@ -108,7 +108,7 @@ def _output(picture: Picture, written: Path | None, failure: Failure | None) -> 
     return OutputRecord(
         image_id=picture.record.image_id,
         relative_path=picture.record.relative_path,
-        status=_status(picture) if failure is None else "failed",
+        status=status_of(picture) if failure is None else "failed",
         output_uri=None if written is None else Location(written).uri,
         output_sha256=sha256,
         mask_uri=None,

@@ -68,7 +68,7 @@ def test_dask_is_not_imported_unless_asked_for() -> None:
     import sys
 
     code = "import sys, flows.restore_archive; print('distributed' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=220, check=True)
     assert found.stdout.strip() == "False"
 
 
@@ -194,6 +194,20 @@ def test_previews_of_another_machine(tmp_path: Path) -> None:
         keep_previews([("../a.json", b"{}")], folder=tmp_path / "previews")
 
 
+def test_short_shards_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from flows.dask_pool import DaskPool
+
+    said: list[str] = []
+    monkeypatch.setattr("flows.dask_pool.logging.Logger.warning", lambda self, text, *args: said.append(text % args))
+    pool: Any = object.__new__(DaskPool)
+    monkeypatch.setattr(DaskPool, "_threads", lambda self: 1)
+    for seconds, count in ((2.0, 3), (20.0, 9), (2.0, 9)):
+        pool._ended = [seconds] * count
+        pool._advise()
+    assert said == ["A shard was 2.0 s of work; with 5 times as many --shard-images the workers wait less"]
+
+
 @pytest.fixture(scope="module")
 def by_threads(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("dask")
@@ -238,7 +252,7 @@ def test_a_killed_worker_loses_nothing(by_threads: tuple[Path, Path], tmp_path: 
     killed: list[int] = []
     home = str(tmp_path / "home-of-the-workers")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0, env={"LACUNA_HOME": home}
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0, env={"LACUNA_HOME": home}
     ) as cluster:
         ended = threading.Event()
         thread = threading.Thread(target=_kill_one, args=(cluster, killed, ended))

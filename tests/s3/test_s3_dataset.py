@@ -17,7 +17,7 @@ import pytest
 from drawn_pictures import png
 from real_server import Server
 
-pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(1800)]
 CHECKOUT = Path(__file__).parents[2]
 PICTURES = {"a/1.png": png(1), "a/2.png": png(2, noise_sigma=25), "b/3.png": png(3), "b/bad.jpg": b"\xff\xd8 bad"}
 
@@ -26,7 +26,7 @@ def _dataset(server: Server, *arguments: str, code: int = 1) -> dict[str, Any]:
     command = [sys.executable, "-m", "flows.cli", "dataset", *arguments, "--device", "cpu", "--json"]
     settings = {**os.environ, **server.settings}
     ended = subprocess.run(
-        command, cwd=CHECKOUT, env=settings, capture_output=True, text=True, timeout=400, check=False
+        command, cwd=CHECKOUT, env=settings, capture_output=True, text=True, timeout=800, check=False
     )
     assert ended.returncode == code, ended.stderr
     assert not any(secret in ended.stdout + ended.stderr for secret in server.secrets)

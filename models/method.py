@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.types import DegradationEstimate
 
-Purpose = Literal["denoise", "deblock", "deblur", "fill", "colour", "upscale"]
+Purpose = Literal["denoise", "deblock", "deblur", "mixed", "fill", "colour", "upscale"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,7 @@ SUITES: tuple[Suite, ...] = (
             *_official_rl_restore(),
             *_crossed([_PHOTOGRAPHS], ("rl-restore/mild", "rl-restore/moderate", "rl-restore/severe"), RGB),
         ),
-        methods=("denoise", "deblock", "deblur", "nlm", "unsharp", "lacuna"),
+        methods=("all-in-one", "denoise", "deblock", "deblur", "nlm", "unsharp", "lacuna"),
         note="One tool per picture; the oracle says what choosing it per picture is worth. lacuna plans several steps.",
         if_available=("rl-restore",),
     ),
@@ -177,7 +177,7 @@ SUITES: tuple[Suite, ...] = (
         id="old-photo-synthetic",
         title="Synthetic old photographs: unstructured, structured and mixed damage",
         groups=_crossed([_PHOTOGRAPHS], ("old-photo/unstructured", "old-photo/structured", "old-photo/mixed"), RGB),
-        methods=("denoise", "deblock", "fill", "nlm", "telea", "lacuna"),
+        methods=("all-in-one", "denoise", "deblock", "fill", "nlm", "telea", "lacuna"),
         note="Hole fillers are given the true mask, which a real photograph does not come with; lacuna finds its own.",
     ),
     Suite(
@@ -197,7 +197,7 @@ SUITES: tuple[Suite, ...] = (
         id="clean",
         title="Do no harm: clean CBSD68, Set5 and Set14, each method forced upon them",
         groups=_crossed([_PHOTOGRAPHS, ("Set5", "test/Set5"), ("Set14", "test/Set14")], ("clean",), RGB),
-        methods=("denoise", "deblock", "deblur", "nlm", "lacuna"),
+        methods=("all-in-one", "denoise", "deblock", "deblur", "nlm", "lacuna"),
         note="The input is perfect, which counts as 100 dB: any change is harm, and the PSNR says how much.",
     ),
     Suite(

@@ -31,10 +31,14 @@ class _UNetMethod(PlainMethod):
     """A method with one residual U-Net. `slope` is what its weights were trained with; their card says it."""
 
     in_channels: int = 3
+    widths: tuple[int, ...] = (64, 96, 128)
+    unshuffle: int = 2
     slope: float = LEAK
 
     def build(self) -> nn.Module:
-        return ResidualUNet(in_channels=self.in_channels, slope=self.slope)
+        return ResidualUNet(
+            in_channels=self.in_channels, widths=self.widths, unshuffle=self.unshuffle, slope=self.slope
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class HoleFiller(_UNetMethod):
     """A network that sees the picture with its holes filled smoothly, and the mask as a fourth channel."""
 
     in_channels: int = 4
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    unshuffle: int = 1
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -105,6 +111,9 @@ METHODS = (
     BlindRestorer(
         _card("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock"), slope=PLAIN
     ),
+    BlindRestorer(
+        _card("all-in-one", title="Blur, noise, JPEG and lost resolution that came together", purpose="mixed")
+    ),
     Deconvolver(
         _card(
             "deblur",
@@ -117,7 +126,13 @@ METHODS = (
         slope=PLAIN,
     ),
     HoleFiller(
-        _card("fill", title="Filling of scratches, cracks and holes by mask", purpose="fill", needs_mask=True),
-        slope=PLAIN,
+        _card(
+            "fill",
+            title="Filling of scratches, cracks and holes by mask",
+            purpose="fill",
+            needs_mask=True,
+            gmac_per_megapixel=208.9,
+            context_px=48,
+        )
     ),
 )

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from models.types import DegradationEstimate, Estimated, Plan, ScratchReport, Step
 
 POLICY = "rules"
+# For noise, blur and compression that came together.
+MIXED_METHOD = "all-in-one"
 # Methods that enlarge, and how many times; one of them is applied only when its strength is given.
 UPSCALERS = {"upscale-x2": 2, "upscale-x4": 4}
 
@@ -21,7 +23,8 @@ UPSCALERS = {"upscale-x2": 2, "upscale-x4": 4}
 class Thresholds:
     """From where on a degradation is worth treating. The defaults come from `python -m benchmarks.estimation`.
 
-    They lie above what clean pictures with strong texture are estimated at, so that those are left alone.
+    They lie above what clean pictures with strong texture are estimated at, so that those are left alone. Those called
+    mixed lie above what 41 training photographs were estimated at that were only compressed, at qualities 20-92.
     """
 
     confidence: float = 0.5
@@ -34,6 +37,10 @@ class Thresholds:
     scratch_coverage: float = 1e-5
     scratch_places: int = 3
     scratch_confidence_alone: float = 0.95
+    mixed_noise_sigma: float = 1.5
+    mixed_noise_confidence: float = 0.55
+    mixed_blur_sigma_px: float = 0.85
+    mixed_jpeg_quality: float = 95.0
     review_coverage: float = 0.3
     review_noise_sigma: float = 70.0
 
@@ -113,7 +120,47 @@ def _isolated(finding: _Finding) -> bool:
     return thresholds.confidence <= scratches.confidence < thresholds.scratch_confidence_alone
 
 
+def _mixed(finding: _Finding) -> Step | None:
+    """Several faults at once, which hide each other, so that a method for one of them leaves the rest."""
+    faults = _mixed_faults(finding)
+    if faults is None:
+        return None
+    return Step(method_id=MIXED_METHOD, strength=finding.options.strength(MIXED_METHOD), reason=faults)
+
+
+def _is_mixed(finding: _Finding) -> bool:
+    return finding.options.strength(MIXED_METHOD) > 0.0 and _mixed_faults(finding) is not None
+
+
+def _mixed_faults(finding: _Finding) -> str | None:
+    """Say which faults came together, or None.
+
+    What compression does to noise and blur is measured badly, and the estimator says so: under a quality that is beyond
+    doubt, a doubtful noise is itself a sign.
+    """
+    thresholds, estimate = finding.options.thresholds, finding.estimate
+    noise, blur, sigma = estimate.noise_sigma, estimate.blur_sigma_px.value, finding.sure(estimate.noise_sigma)
+    quality = finding.sure(estimate.jpeg_quality)
+    if noise.value is None or blur is None or quality is None:
+        return None
+    compressed, noisy = quality <= thresholds.jpeg_quality, noise.value >= thresholds.noise_sigma
+    compression = f"JPEG compression at quality {quality:.0f}"
+    if quality <= thresholds.mixed_jpeg_quality and noisy and (sigma is None or compressed):
+        return f"noise of about σ {noise.value:.0f} under {compression}"
+    if compressed and (
+        noise.value >= thresholds.mixed_noise_sigma or noise.confidence < thresholds.mixed_noise_confidence
+    ):
+        return f"noise that {compression} has disfigured"
+    if compressed and blur >= thresholds.mixed_blur_sigma_px:
+        return f"blur of about σ {blur:.1f} px under {compression}"
+    if sigma is not None and noisy and blur >= thresholds.blur_sigma_px:
+        return f"noise of σ {sigma:.1f} over blur of about σ {blur:.1f} px"
+    return None
+
+
 def _deblock(finding: _Finding) -> Step | None:
+    if _is_mixed(finding):
+        return None
     quality = finding.sure(finding.estimate.jpeg_quality)
     if quality is None or quality > finding.options.thresholds.jpeg_quality:
         return None
@@ -125,6 +172,8 @@ def _deblock(finding: _Finding) -> Step | None:
 
 
 def _denoise(finding: _Finding) -> Step | None:
+    if _is_mixed(finding):
+        return None
     sigma = finding.sure(finding.estimate.noise_sigma)
     if sigma is None or sigma < finding.options.thresholds.noise_sigma:
         return None
@@ -138,7 +187,7 @@ def _denoise(finding: _Finding) -> Step | None:
 def _deblur(finding: _Finding) -> Step | None:
     thresholds = finding.options.thresholds
     blur = finding.sure(finding.estimate.blur_sigma_px)
-    if blur is None or blur < thresholds.blur_sigma_px:
+    if blur is None or blur < thresholds.blur_sigma_px or _is_mixed(finding):
         return None
     if _denoise(finding) is not None or _deblock(finding) is not None:
         # Sharpening what denoising or deblocking has just smoothed brings back what they took away.
@@ -181,7 +230,7 @@ def _upscale(finding: _Finding) -> Step | None:
 
 # In the order of application: damage is filled while its surroundings are still as scanned, tone comes after all
 # repairs, and what enlarges comes last, on the cleaned picture.
-CONDITIONS: tuple[Condition, ...] = (_fill, _deblock, _denoise, _deblur, _colour, _upscale)
+CONDITIONS: tuple[Condition, ...] = (_fill, _mixed, _deblock, _denoise, _deblur, _colour, _upscale)
 
 
 def plan_for(estimate: DegradationEstimate, scratches: ScratchReport, *, options: RoutingOptions | None = None) -> Plan:

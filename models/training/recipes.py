@@ -46,7 +46,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="denoise",
         corruption=BlindNoise(),
         patches=PatchSettings(grey_share=0.4, tint_share=0.05),
-        schedule=Schedule(steps=16000, decay_share=0.8),
+        schedule=Schedule(steps=24000, peak_lr=5e-4, decay_share=0.8),
     ),
     Recipe(
         id="deblock",
@@ -70,7 +70,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="fill",
         corruption=Holes(),
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=5000, decay_share=0.9),
+        schedule=Schedule(steps=4000, decay_share=0.9),
         in_channels=4,
         widths=(32, 64, 96, 128),
         unshuffle=1,

@@ -103,7 +103,7 @@ def test_a_clean_picture_is_left_untouched() -> None:
         ({"blur_sigma_px": (1.6, 0.9)}, 0.0, ["deblur"]),
         ({}, 0.02, ["fill"]),
         ({"noise_sigma": (25.0, 0.9)}, 0.02, ["fill", "denoise"]),
-        ({"noise_sigma": (25.0, 0.9), "blur_sigma_px": (1.6, 0.9)}, 0.0, ["denoise"]),
+        ({"noise_sigma": (25.0, 0.9), "blur_sigma_px": (1.6, 0.9)}, 0.0, ["all-in-one"]),
         ({"noise_sigma": (25.0, 0.2)}, 0.0, []),
     ],
 )
@@ -149,3 +149,33 @@ def test_fading_with_a_cast_is_treated_sooner_than_without() -> None:
 def test_thresholds_can_be_moved() -> None:
     options = RoutingOptions(thresholds=Thresholds(noise_sigma=30.0))
     assert plan_for(estimate(noise_sigma=(25.0, 0.9)), scratches(), options=options).untouched
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"jpeg_quality": (40.0, 0.98), "noise_sigma": (0.2, 0.3)},
+        {"jpeg_quality": (40.0, 0.98), "noise_sigma": (2.0, 0.8)},
+        {"jpeg_quality": (40.0, 0.98), "noise_sigma": (12.0, 0.9)},
+        {"jpeg_quality": (93.0, 0.98), "noise_sigma": (14.0, 0.05)},
+        {"jpeg_quality": (40.0, 0.98), "blur_sigma_px": (1.4, 0.45)},
+        {"noise_sigma": (12.0, 0.9), "blur_sigma_px": (1.4, 0.3)},
+    ],
+)
+def test_faults_that_came_together_are_treated_as_one(known: dict[str, tuple[float, float]]) -> None:
+    assert steps(plan_for(estimate(**known), scratches())) == ["all-in-one"]
+    off = RoutingOptions(strengths=(("all-in-one", 0.0),))
+    assert "all-in-one" not in steps(plan_for(estimate(**known), scratches(), options=off))
+
+
+@pytest.mark.parametrize(
+    ("known", "method"),
+    [
+        ({"jpeg_quality": (40.0, 0.98)}, "deblock"),
+        ({"jpeg_quality": (93.0, 0.98), "noise_sigma": (14.0, 0.8)}, "denoise"),
+        ({"noise_sigma": (14.0, 0.8)}, "denoise"),
+        ({"blur_sigma_px": (1.4, 0.8)}, "deblur"),
+    ],
+)
+def test_a_fault_alone_goes_to_its_own_method(known: dict[str, tuple[float, float]], method: str) -> None:
+    assert steps(plan_for(estimate(**known), scratches())) == [method]

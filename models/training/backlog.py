@@ -61,8 +61,8 @@ NEEDS: tuple[Need, ...] = (
             for group in ("marks", "damaged")
         ),
         command="python -m models.scratches.training --data DATA --out RUN --steps N --seed 1 --resume",
-        notes="6,000 steps of Muon from scratch: 0.963 on the calibration set (shipped: 0.972); the shipped network goes "
-        "on from its weights; try lattices, spokes, spray and foliage as negatives, real scratches, larger patches",
+        notes="6,000 steps of Muon from scratch: 0.963 on the calibration set (shipped: 0.972); the shipped network "
+        "goes on from its weights; try lattices, spokes, spray and foliage as negatives, real scratches, larger patches",
     ),
     Need(
         weight="denoise",
@@ -81,7 +81,7 @@ NEEDS: tuple[Need, ...] = (
         ),
         command="lacuna train denoise --data DATA --out RUN --steps N",
         notes="the shipped weights are of AdamW and plain ReLUs; 12,000 steps of Muon with leaky ones reached 31.50 dB "
-        "on the validation crops (shipped: 31.78) at too high a learning rate: more steps at 5e-4, as the recipe says now",
+        "on the validation crops (shipped: 31.78) at too high a learning rate: more steps at 5e-4, as the recipe says",
         recipe="denoise",
     ),
     Need(

@@ -41,6 +41,7 @@ class Thresholds:
     mixed_noise_confidence: float = 0.55
     mixed_blur_sigma_px: float = 0.85
     mixed_jpeg_quality: float = 95.0
+    mixed_doubtful_noise_sigma: float = 9.0
     review_coverage: float = 0.3
     review_noise_sigma: float = 70.0
 
@@ -145,7 +146,9 @@ def _mixed_faults(finding: _Finding) -> str | None:
         return None
     compressed, noisy = quality <= thresholds.jpeg_quality, noise.value >= thresholds.noise_sigma
     compression = f"JPEG compression at quality {quality:.0f}"
-    if quality <= thresholds.mixed_jpeg_quality and noisy and (sigma is None or compressed):
+    # Texture under light compression is taken for some noise, too.
+    doubtful = sigma is None and noise.value >= thresholds.mixed_doubtful_noise_sigma
+    if (compressed and noisy) or (quality <= thresholds.mixed_jpeg_quality and doubtful):
         return f"noise of about σ {noise.value:.0f} under {compression}"
     if compressed and (
         noise.value >= thresholds.mixed_noise_sigma or noise.confidence < thresholds.mixed_noise_confidence

@@ -62,7 +62,7 @@ NEEDS: tuple[Need, ...] = (
         ),
         command="python -m models.scratches.training --data DATA --out RUN --steps N --seed 1 --resume",
         notes="6,000 steps of Muon from scratch: 0.963 on the calibration set (shipped: 0.972); the shipped network "
-        "goes on from its weights; try lattices, spokes, spray and foliage as negatives, real scratches, larger patches",
+        "goes on from its weights; try lattices, spokes, spray, foliage as negatives, real scratches, larger patches",
     ),
     Need(
         weight="denoise",

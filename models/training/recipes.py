@@ -70,7 +70,7 @@ RECIPES: tuple[Recipe, ...] = (
         id="fill",
         corruption=Holes(),
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=4000, decay_share=0.9),
+        schedule=Schedule(steps=6000, decay_share=0.9),
         in_channels=4,
         widths=(32, 64, 96, 128),
         unshuffle=1,

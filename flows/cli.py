@@ -12,7 +12,18 @@ import typer
 
 from flows.commands.benchmark import benchmark_app
 from flows.commands.dataset import dataset_app
-from flows.commands.options import JsonOption, UntilOption
+from flows.commands.options import (
+    ColourOption,
+    DeviceOption,
+    FillOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    SeedOption,
+    StrengthOption,
+    UntilOption,
+    UpscaleOption,
+)
 from flows.commands.upkeep import upkeep_app
 
 EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
@@ -36,15 +47,6 @@ app.add_typer(dataset_app)
 app.add_typer(upkeep_app)
 
 
-class Precision(StrEnum):
-    """Number format inside the networks; auto takes bfloat16 where the hardware is fast at it."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
 class Runner(StrEnum):
     """What computes: threads of this process, or worker processes, here or on other machines."""
 
@@ -55,20 +57,6 @@ class Runner(StrEnum):
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SOURCE", help="Directory, .zip, .tar, .tar.gz, or a URL such as s3://bucket/prefix.")
 ]
-ColourOption = Annotated[
-    bool, typer.Option("--correct-colour", help="Also correct fading and colour casts. Never done unless asked for.")
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format inside the networks.")]
-StrengthOption = Annotated[
-    list[str] | None,
-    typer.Option("--strength", metavar="METHOD=0..1", help="Strength of a method, 0 = never use it; may be repeated."),
-]
-UpscaleOption = Annotated[
-    int | None,
-    typer.Option("--upscale", metavar="2|4", help="Also enlarge every picture so many times. Never done unless asked."),
-]
-FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
 
 
 @app.command(epilog=_EXIT_CODES)
@@ -101,7 +89,7 @@ def restore(
     worker_threads: Annotated[
         int | None, typer.Option("--worker-threads", min=1, help="With --runner dask: threads of each process. [1]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")] = 0,
+    seed: SeedOption = 0,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Whether to write the HTML report.")] = True,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="Only what is new or changed since the catalogue at DEST; see docs.")

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -24,7 +23,7 @@ from typing import Any
 from models.types import from_json, to_json
 from storage.errors import OutputError
 from storage.locations import Location
-from storage.outputs import verify_output
+from storage.outputs import file_sha256, verify_output
 
 _COMMIT = re.compile(r"^commits/(\d{6,})\.json$")
 _SETTINGS = "dataset.json"
@@ -69,7 +68,7 @@ def commit_files(
     Each file is put whole. Doing it again changes nothing.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = tuple((path.relative_to(folder).as_posix(), _sha256(path)) for path in paths)
+    files = tuple((path.relative_to(folder).as_posix(), file_sha256(path)) for path in paths)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="put") as pool:
         for _ in pool.map(lambda path, file: root.join(file[0]).put_file(path), paths, files):
             pass
@@ -144,8 +143,3 @@ class TarShard:
         """Finish the tar; without any member there is none."""
         if self._tar is not None:
             self._tar.close()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -85,7 +85,7 @@ def write_output(
 
     with target.writing() as temporary:
         rewrite(source, temporary, replace=replace, limits=limits or IngestLimits(), largest_scale=largest)
-        sha256 = _file_sha256(temporary)
+        sha256 = file_sha256(temporary)
     return target.uri, sha256
 
 
@@ -168,6 +168,7 @@ def _blocks(source: bytes | Path) -> Any:
             yield block
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file of this machine."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ A cache only: whatever is missing is made again from the source. Files appear wh
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from contextlib import suppress
@@ -67,10 +68,13 @@ class WorkingCopies:
         with _replacing(self.path(_source_key(sha256))) as file:
             file.write(data)
 
-    def source(self, sha256: str) -> Path | None:
-        """Return the file with the kept bytes of a source, None when they were not kept or are gone."""
-        path = self.path(_source_key(sha256))
-        return path if path.is_file() else None
+    def source(self, sha256: str) -> bytes | None:
+        """Return the kept bytes of a source; None when they were not kept, are gone, or were damaged by a full disk."""
+        try:
+            data = self.path(_source_key(sha256)).read_bytes()
+        except FileNotFoundError:  # also in this moment, by another shard with the same picture
+            return None
+        return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
     def delete_source(self, sha256: str) -> None:
         """Remove the kept bytes of a source, if any."""

@@ -42,20 +42,10 @@ def restore(
     routed: Sequence[Routed],
 ) -> tuple[Restored, ...]:
     """Restore every image of the shard and write the files; aligned with its images."""
-    pictures = [
-        Picture(
-            record=record,
-            scratches=found.scratches,
-            estimate=measured.estimate,
-            plan=planned.plan,
-            failure=planned.failure,
-            seconds=found.seconds + measured.seconds,
-        )
-        for record, found, measured, planned in zip(ingested.images, detected, assessed, routed, strict=True)
-    ]
+    pictures = pictures_of(ingested, detected, assessed=assessed, routed=routed)
     files = [list(pages) for _, pages in groupby(pictures, key=lambda picture: picture.record.relative_path)]
     results: dict[int, Restored] = {}
-    for batch in _batches(files):
+    for batch in batches_of(files):
         apply_plans([picture for pages in batch for picture in pages], job=job)
         # The pictures of a batch are in memory already; encoding them takes one core each.
         written = each_together(partial(_finish_file, job=job), batch, pixels=lambda _: 1)
@@ -67,6 +57,23 @@ def restore(
     return tuple(results[id(picture)] for picture in pictures)
 
 
+def pictures_of(
+    ingested: Ingested, detected: Sequence[Detected], *, assessed: Sequence[Assessed], routed: Sequence[Routed]
+) -> list[Picture]:
+    """Return the images of a shard with what earlier stages found, in their order."""
+    return [
+        Picture(
+            record=record,
+            scratches=found.scratches,
+            estimate=measured.estimate,
+            plan=planned.plan,
+            failure=planned.failure,
+            seconds=found.seconds + measured.seconds,
+        )
+        for record, found, measured, planned in zip(ingested.images, detected, assessed, routed, strict=True)
+    ]
+
+
 def intact_outputs(restored: Sequence[Mapping[str, Any]]) -> bool:
     """Whether every output of a result (plain JSON) still exists with the recorded sha256."""
     outputs = [from_json(Restored, item).output for item in restored]
@@ -74,7 +81,7 @@ def intact_outputs(restored: Sequence[Mapping[str, Any]]) -> bool:
     return all(verify_output(uri, sha256 or "") for uri, sha256 in written.items())
 
 
-def _batches(files: Sequence[list[Picture]]) -> Iterator[list[list[Picture]]]:
+def batches_of(files: Sequence[list[Picture]]) -> Iterator[list[list[Picture]]]:
     """Yield files in groups of at most BATCH_PIXELS (a larger file alone), those with the same plan side by side."""
     batch: list[list[Picture]] = []
     pixels = 0
@@ -127,9 +134,8 @@ def unchanged_source(record: ImageRecord, *, job: ShardJob) -> bytes | Path:
     Raises IngestError when it is no longer what was ingested.
     """
     kept = job.copies.source(record.source_sha256)
-    # A disk that was full, or failed, may have left something else under that name.
-    if kept is not None and hashlib.sha256(data := kept.read_bytes()).hexdigest() == record.source_sha256:
-        return data
+    if kept is not None:
+        return kept
     source = shared_source(job.source, limits=job.options.limits)
     member = source.member(record.relative_path)
     path = source.local_path(member)

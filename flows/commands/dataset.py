@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import JsonOption, UntilOption
+from flows.commands.options import (
+    ColourOption,
+    DeviceOption,
+    FillOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    SeedOption,
+    StrengthOption,
+    UntilOption,
+    UpscaleOption,
+)
 
 dataset_app = typer.Typer()
 
@@ -69,23 +80,14 @@ def dataset(
     member: Annotated[
         str | None, typer.Option("--member", metavar="EXT", help="Which member of a tar sample is the picture.")
     ] = None,
-    fill: Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")] = "fill",
-    strength: Annotated[
-        list[str] | None,
-        typer.Option("--strength", metavar="METHOD=0..1", help="Strength of a method, 0 = never; may be repeated."),
-    ] = None,
-    upscale: Annotated[
-        int | None, typer.Option("--upscale", metavar="2|4", help="Also enlarge every picture so many times.")
-    ] = None,
-    correct_colour: Annotated[
-        bool, typer.Option("--correct-colour", help="Also correct fading and colour casts.")
-    ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", help="Inside the networks: auto, float32, bfloat16 or float16.")
-    ] = "auto",
+    fill: FillOption = "fill",
+    strength: StrengthOption = None,
+    upscale: UpscaleOption = None,
+    correct_colour: ColourOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.auto,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Output shards in progress at once.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")] = 0,
+    seed: SeedOption = 0,
     until: UntilOption = None,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
@@ -112,7 +114,7 @@ def dataset(
             fill_method=fill,
             strengths=_strengths(strength, upscale=upscale),
             device=device,
-            precision=precision,
+            precision=precision.value,
             seed=seed,
             workers=workers,
             write_report=False,

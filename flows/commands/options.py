@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class Precision(StrEnum):
+    """Number format inside the networks; auto takes bfloat16 where the hardware is fast at it."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines instead of tables.")]
 UntilOption = Annotated[
     str | None, typer.Option("--until", metavar="HH:MM", help="Begin nothing more after this time; run again to go on.")
 ]
+ColourOption = Annotated[
+    bool, typer.Option("--correct-colour", help="Also correct fading and colour casts. Never done unless asked for.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format inside the networks.")]
+StrengthOption = Annotated[
+    list[str] | None,
+    typer.Option("--strength", metavar="METHOD=0..1", help="Strength of a method, 0 = never use it; may be repeated."),
+]
+UpscaleOption = Annotated[
+    int | None,
+    typer.Option("--upscale", metavar="2|4", help="Also enlarge every picture so many times. Never done unless asked."),
+]
+FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")]

@@ -129,10 +129,6 @@ def _mixed(finding: _Finding) -> Step | None:
     return Step(method_id=MIXED_METHOD, strength=finding.options.strength(MIXED_METHOD), reason=faults)
 
 
-def _is_mixed(finding: _Finding) -> bool:
-    return finding.options.strength(MIXED_METHOD) > 0.0 and _mixed_faults(finding) is not None
-
-
 def _mixed_faults(finding: _Finding) -> str | None:
     """Say which faults came together, or None.
 
@@ -162,8 +158,6 @@ def _mixed_faults(finding: _Finding) -> str | None:
 
 
 def _deblock(finding: _Finding) -> Step | None:
-    if _is_mixed(finding):
-        return None
     quality = finding.sure(finding.estimate.jpeg_quality)
     if quality is None or quality > finding.options.thresholds.jpeg_quality:
         return None
@@ -175,8 +169,6 @@ def _deblock(finding: _Finding) -> Step | None:
 
 
 def _denoise(finding: _Finding) -> Step | None:
-    if _is_mixed(finding):
-        return None
     sigma = finding.sure(finding.estimate.noise_sigma)
     if sigma is None or sigma < finding.options.thresholds.noise_sigma:
         return None
@@ -190,7 +182,7 @@ def _denoise(finding: _Finding) -> Step | None:
 def _deblur(finding: _Finding) -> Step | None:
     thresholds = finding.options.thresholds
     blur = finding.sure(finding.estimate.blur_sigma_px)
-    if blur is None or blur < thresholds.blur_sigma_px or _is_mixed(finding):
+    if blur is None or blur < thresholds.blur_sigma_px:
         return None
     if _denoise(finding) is not None or _deblock(finding) is not None:
         # Sharpening what denoising or deblocking has just smoothed brings back what they took away.
@@ -231,16 +223,24 @@ def _upscale(finding: _Finding) -> Step | None:
     )
 
 
-# In the order of application: damage is filled while its surroundings are still as scanned, tone comes after all
-# repairs, and what enlarges comes last, on the cleaned picture.
-CONDITIONS: tuple[Condition, ...] = (_fill, _mixed, _deblock, _denoise, _deblur, _colour, _upscale)
+def _conditions(finding: _Finding) -> tuple[Condition, ...]:
+    """Return the conditions in the order of application.
+
+    Damage is filled while its surroundings are still as scanned, tone comes after all repairs, and what enlarges comes
+    last, on the cleaned picture.
+    """
+    mixed = _mixed(finding)
+    faults = (_deblock, _denoise, _deblur) if mixed is None or mixed.strength == 0.0 else (_mixed,)
+    return (_fill, *faults, _colour, _upscale)
 
 
 def plan_for(estimate: DegradationEstimate, scratches: ScratchReport, *, options: RoutingOptions | None = None) -> Plan:
     """Return what should be done to a picture with this estimate and these scratches; no steps = leave untouched."""
     finding = _Finding(estimate, scratches, options or RoutingOptions())
     steps = tuple(
-        step for step in (condition(finding) for condition in CONDITIONS) if step is not None and step.strength > 0.0
+        step
+        for step in (condition(finding) for condition in _conditions(finding))
+        if step is not None and step.strength > 0.0
     )
     doubt = _doubt(finding)
     if steps:

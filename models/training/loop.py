@@ -34,7 +34,7 @@ class Schedule:
     warmup_steps: int = 100
     decay_share: float = 0.3
     weight_decay: float = 1e-4
-    # About three times the usual norm: at 1.0, one odd batch threw a run back by thousands of steps.
+    # Of AdamW's share, about three times the usual norm: at 1.0, one odd batch threw a run back by thousands of steps.
     clip_norm: float = 0.2
 
     @property

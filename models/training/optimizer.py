@@ -1,8 +1,8 @@
-"""The optimizer of every training: Muon for convolutions between feature maps, AdamW for all else.
+"""The optimizer of restoring networks and scratch detector: Muon for convolutions between feature maps, else AdamW.
 
 Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024) makes each step an orthogonal
 matrix, so that all directions of a layer learn alike; its steps are scaled to the size of AdamW's (Liu et al., "Muon is
-Scalable for LLM Training", 2025, section 2.2). docs/decisions/0012 has what it gained here.
+Scalable for LLM Training", 2025, section 2.2). docs/decisions/0013 has what it gained here.
 """
 
 from __future__ import annotations

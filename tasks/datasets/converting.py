@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tasks.datasets.jobs import DatasetOptions
 from tasks.ingest import load_pixels
 from tasks.jobs import Assessed, Detected, Failure, Ingested, Restored, Routed, ShardJob
 from tasks.progress import announce
-from tasks.restore import BATCH_PIXELS, status_of
+from tasks.restore import batches_of, pictures_of, status_of
 from tasks.steps import Picture, apply_plans
 from tasks.together import each_together
 
@@ -39,19 +39,10 @@ def convert(
 
     A picture that is left untouched and has that format already is copied byte for byte.
     """
-    pictures = [
-        Picture(
-            record=record,
-            scratches=found.scratches,
-            estimate=measured.estimate,
-            plan=planned.plan,
-            failure=planned.failure,
-            seconds=0.0,
-        )
-        for record, found, measured, planned in zip(ingested.images, detected, assessed, routed, strict=True)
-    ]
+    pictures = pictures_of(ingested, detected, assessed=assessed, routed=routed)
     results: dict[int, Restored] = {}
-    for batch in _batches(pictures):
+    for files in batches_of([[picture] for picture in pictures]):
+        batch = [picture for pages in files for picture in pages]
         apply_plans(batch, job=job)
         written = each_together(partial(_finish, job=job, options=options), batch, pixels=lambda _: 1)
         for picture, outcome in zip(batch, written, strict=True):
@@ -59,20 +50,6 @@ def convert(
             picture.pixels = None
             announce("restore", 1, shard=job.shard.shard_id)
     return tuple(results[id(picture)] for picture in pictures)
-
-
-def _batches(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
-    """Yield pictures in groups of at most BATCH_PIXELS (a larger one alone), those with the same plan side by side."""
-    batch: list[Picture] = []
-    pixels = 0
-    for picture in sorted(pictures, key=lambda picture: picture.methods):
-        if batch and pixels + picture.final_pixels > BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-        batch.append(picture)
-        pixels += picture.final_pixels
-    if batch:
-        yield batch
 
 
 def _finish(picture: Picture, *, job: ShardJob, options: DatasetOptions) -> Restored:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,13 @@ def build_archive(folder: Path) -> Path:
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     return build_archive(tmp_path / "archive")
+
+
+def write_tar(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a tar as other programs do, with a time in every header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1_700_000_000
+            archive.addfile(info, io.BytesIO(data))

@@ -12,6 +12,7 @@ import typer
 
 from flows.commands.benchmark import benchmark_app
 from flows.commands.dataset import dataset_app
+from flows.commands.listening import listening_app
 from flows.commands.options import (
     ColourOption,
     DeviceOption,
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(dataset_app)
 app.add_typer(upkeep_app)
+app.add_typer(listening_app)
 
 
 class Runner(StrEnum):

@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 
 from flows.deadline import parse_stop
-from flows.nightly_file import Collection, read_nightly_file
+from flows.nightly_file import Collection, choose_collections, read_nightly_file
 from flows.restore_archive import restore_archive
 from flows.run_summary import BrokenShardsError, RunSummary
 
@@ -57,16 +57,17 @@ class NightlyError(RuntimeError):
 
 
 @flow(name="nightly")
-def nightly(file: str, stop_at: str | None = None) -> list[CollectionOutcome]:
+def nightly(file: str, stop_at: str | None = None, collections: list[str] | None = None) -> list[CollectionOutcome]:
     """Restore what is new in every collection of the TOML `file`; one that fails does not stop the others.
 
-    stop_at: instead of the file's. Raises NightlyError at the end when a collection failed, ValueError or
-    FileNotFoundError for an unusable file.
+    stop_at: instead of the file's. collections: only those of these names. Raises NightlyError at the end when a
+    collection failed, ValueError or FileNotFoundError for an unusable file or an unknown name.
     """
     plan = read_nightly_file(Path(file))
+    chosen = choose_collections(plan, collections)
     text = stop_at or plan.stop_at
     until = None if text is None else parse_stop(text)
-    outcomes = [restore_collection(collection, until=until) for collection in plan.collections]
+    outcomes = [restore_collection(collection, until=until) for collection in chosen]
     rows: list[dict[str, Any]] = [{"collection": item.collection, "outcome": item.sentence} for item in outcomes]
     create_table_artifact(table=rows, key="nightly")
     if any(outcome.error is not None for outcome in outcomes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,21 @@ def read_nightly_file(path: Path) -> NightlyPlan:
     )
     _check_destinations(collections, file=path)
     return NightlyPlan(collections=collections, stop_at=stop_at)
+
+
+def choose_collections(plan: NightlyPlan, names: Sequence[str] | None) -> tuple[Collection, ...]:
+    """Return the collections of these names in the order of the file, all for None; raises ValueError for others."""
+    if names is None:
+        return plan.collections
+    known = [collection.name for collection in plan.collections]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+            raise ValueError(f"there is no collection {name!r}; {hint}")
+    if not names:
+        raise ValueError(f"no collection is chosen; expected some of {', '.join(known)}, or no choice at all")
+    return tuple(collection for collection in plan.collections if collection.name in names)
 
 
 def _collection(name: str, given: Mapping[str, Any], *, defaults: RestoreOptions, file: Path) -> Collection:

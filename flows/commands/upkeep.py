@@ -25,6 +25,10 @@ def nightly(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="TOML file with the collections; see docs/operations.md.")
     ],
+    collection: Annotated[
+        list[str] | None,
+        typer.Option("--collection", metavar="NAME", help="Only this one; may be repeated. All if not given."),
+    ] = None,
     until: UntilOption = None,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
@@ -34,7 +38,7 @@ def nightly(
     from flows.commands import upkeeping
 
     with _friendly_errors(verbose=verbose):
-        code = upkeeping.nightly(file, until=until, as_json=as_json, verbose=verbose)
+        code = upkeeping.nightly(file, collections=collection, until=until, as_json=as_json, verbose=verbose)
     raise typer.Exit(code)
 
 

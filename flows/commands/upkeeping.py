@@ -15,7 +15,7 @@ from rich.table import Table
 
 from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.deadline import parse_stop
-from flows.nightly_file import read_nightly_file
+from flows.nightly_file import choose_collections, read_nightly_file
 from models.types import to_json
 from storage.catalogue_status import CollectionStatus, collection_statuses
 from storage.fixity import check_outputs
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-def nightly(file: Path, *, until: str | None, as_json: bool, verbose: bool) -> int:
-    """Run the night of `file`, print the outcome of every collection, and return the exit code."""
-    read_nightly_file(file)  # what is wrong in it is said before anything is started
+def nightly(
+    file: Path, *, collections: list[str] | None = None, until: str | None, as_json: bool, verbose: bool
+) -> int:
+    """Run the night of `file` or of some of its collections, print what became of each, and return the exit code."""
+    # What is wrong in it is said before anything is started.
+    choose_collections(read_nightly_file(file), collections or None)
     if until is not None:
         parse_stop(until)
     if not verbose:
@@ -39,7 +42,7 @@ def nightly(file: Path, *, until: str | None, as_json: bool, verbose: bool) -> i
         from flows.nightly import nightly as night
 
         try:
-            outcomes = night(str(file.absolute()), stop_at=until)
+            outcomes = night(str(file.absolute()), stop_at=until, collections=collections or None)
         except NightlyError as error:
             outcomes = error.outcomes
     if as_json:

@@ -27,7 +27,7 @@ from flows.home import lacuna_home
 from flows.run_identity import code_version
 from models.types import from_json, to_json
 from storage.errors import StoreUnavailableError
-from storage.faults import is_transient
+from storage.faults import is_transient, patience_left
 from storage.locations import Location
 from tasks.caching import STEP_VERSIONS
 from tasks.cleaning import forget_working_copies
@@ -118,7 +118,7 @@ def portable(error: Exception) -> Exception:
     except Exception:  # of whatever a foreign class does when pickled
         copy = None
     text = f"{type(error).__name__}: {error}"
-    return StoreUnavailableError(text) if is_transient(error) else RuntimeError(text)
+    return StoreUnavailableError(text, patience=patience_left(error)) if is_transient(error) else RuntimeError(text)
 
 
 def program() -> str:

@@ -10,6 +10,8 @@ import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +29,7 @@ from flows.run_plan import finish_run, prepare_run
 from flows.run_summary import BrokenShardsError, RunSummary, summarize_run
 from flows.run_work import Work, begin_work, jobs_in_time, plan_work, replace_rows
 from models.types import to_json
+from storage.errors import StoreUnavailableError
 from tasks.caching import run_stage
 from tasks.catalogue import commit_rows
 from tasks.detect import detect_scratches
@@ -36,6 +39,7 @@ from tasks.jobs import RestoreOptions, ShardJob, ShardSummary
 from tasks.measure import measure_results, previews_kept
 from tasks.progress import announce
 from tasks.restore import intact_outputs, restore_images
+from tasks.retrying import store_given_up
 from tasks.route import route_shard
 from tasks.sources import close_source
 
@@ -71,9 +75,10 @@ def restore_archive(
     """Restore every picture of `source` into `destination` and say what was done; originals are only read.
 
     source: directory, .zip, .tar, .tar.gz or URL of one. Raises IngestError when there is nothing to restore,
-    OutputError when results would meet the originals, BrokenShardsError when shards ended without rows. With
-    `incremental`, only what is new or changed is taken up; with `stop_at`, the rest is left for the next run. With
-    `dask`, worker processes compute, here or on other machines; raises ValueError when there are none.
+    OutputError when results would meet the originals, BrokenShardsError when shards ended without rows; a store that
+    is gone for longer than `storage.patience` allows ends the run so. With `incremental`, only what is new or changed
+    is taken up; with `stop_at`, the rest is left for the next run. With `dask`, worker processes compute, here or on
+    other machines; raises ValueError when there are none.
     """
     started, started_at = time.perf_counter(), datetime.now(UTC)
     options = options or RestoreOptions()
@@ -92,7 +97,9 @@ def restore_archive(
     summary = summarize_run(run, work, ended.done, broken=ended.broken, seconds=time.perf_counter() - started)
     if work.nothing:
         return summary
-    summary = replace(summary, report_uri=finish_run(run, work, summary=summary, started_at=started_at))
+    summary = replace(summary, store_gone=ended.store_gone)
+    with suppress(StoreUnavailableError) if ended.store_gone else nullcontext():
+        summary = replace(summary, report_uri=finish_run(run, work, summary=summary, started_at=started_at))
     RunArtifacts(run.run_id).finish(summary)
     if ended.broken:
         raise BrokenShardsError(summary)
@@ -101,10 +108,19 @@ def restore_archive(
 
 @dataclass(slots=True)
 class _Ended:
-    """Shards that are through, and those that ended without rows, with the error."""
+    """Shards that are through, and those that ended without rows, with the error.
+
+    store_gone: what was said of the store when it was given up; no shard is begun after that.
+    """
 
     done: list[ShardSummary] = field(default_factory=list)
     broken: list[tuple[ShardJob, str]] = field(default_factory=list)
+    store_gone: str | None = None
+
+    def while_served(self, jobs: Iterator[ShardJob]) -> Iterator[ShardJob]:
+        """Yield the jobs, but none, and without asking for any, once the store has been given up."""
+        while self.store_gone is None and (job := next(jobs, None)) is not None:
+            yield job
 
 
 def _carry_out(run: ShardJob, work: Work, *, window: Window, ended: _Ended) -> None:
@@ -113,7 +129,7 @@ def _carry_out(run: ShardJob, work: Work, *, window: Window, ended: _Ended) -> N
     place = placement()
     place.check_places([run.catalogue_root.join("runs", run.collection, run.run_id).uri])  # just written
     artifacts = RunArtifacts(run.run_id)
-    jobs = jobs_in_time(run, work, window)
+    jobs = ended.while_served(jobs_in_time(run, work, window))
     for job, future in submit_bounded(_submit, jobs, limit=lambda: place.at_once(run.options.workers)):
         outcome = future.result(raise_on_failure=False)
         if isinstance(outcome, ShardSummary):
@@ -121,6 +137,8 @@ def _carry_out(run: ShardJob, work: Work, *, window: Window, ended: _Ended) -> N
             replace_rows(run, work, job=job)
         else:
             ended.broken.append((job, str(outcome)))
+            if store_given_up(outcome):
+                ended.store_gone = ended.store_gone or str(outcome)
         artifacts.progress((len(ended.done) + len(ended.broken)) / len(work.jobs))
 
 

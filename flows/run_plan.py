@@ -21,8 +21,13 @@ from storage.shards import Shard
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.reference import reference_fingerprint
 from tasks.report import render_run
+from tasks.retrying import patiently
 
 _NO_SHARD = Shard(shard_id="none", members=())
+# The few things a flow asks of a store itself.
+_committed = patiently(committed_shards, name="committed")
+_retire = patiently(retire_shards, name="retire")
+_record = patiently(record_outcome, name="record outcome")
 
 
 def prepare_run(source: str, destination: str, *, options: RestoreOptions) -> ShardJob:
@@ -61,7 +66,7 @@ def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: da
     whole = work.increment is None and not summary.remaining
     if whole:
         keep = {job.shard.shard_id for job in work.jobs}
-        retire_shards(run.catalogue_root, run_id=run.run_id, collection=run.collection, keep=keep)
+        _retire(run.catalogue_root, run_id=run.run_id, collection=run.collection, keep=keep)
     report = _report(run, work, summary=summary)
     outcome = {name: value for name, value in to_json(summary).items() if name not in ("failures", "broken_shards")}
     outcome |= {"started_at": _iso(started_at), "finished_at": _iso(datetime.now(UTC)), "report_uri": report}
@@ -69,14 +74,14 @@ def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: da
     outcome["kind"] = "whole" if work.increment is None else "incremental" if run.options.incremental else "retry"
     counts = [summary.restored, summary.untouched, summary.review, summary.quarantined, summary.failed]
     identity = json.dumps([[job.shard.content_sha256 for job in work.jobs], counts, summary.remaining, outcome["kind"]])
-    record_outcome(run.catalogue_root, collection=run.collection, run_id=run.run_id, outcome=outcome, identity=identity)
+    _record(run.catalogue_root, collection=run.collection, run_id=run.run_id, outcome=outcome, identity=identity)
     return report
 
 
 def _report(run: ShardJob, work: Work, *, summary: RunSummary) -> str | None:
     committed = len(work.jobs) - len(summary.broken_shards) if summary.images else 0
     if work.increment is not None:
-        committed = len(committed_shards(run.catalogue_root, collection=run.collection))
+        committed = len(_committed(run.catalogue_root, collection=run.collection))
     if run.previews is None or not committed:
         return None
     facts = {

@@ -21,8 +21,9 @@ class RunSummary:
     failures: (path, kind, text) of quarantined and failed images. broken_shards: (shard id, error) of shards that ended
     without rows, after every retry; their images count as failed, and running again takes them up. Of an incremental
     run, images counts those it took up: new ones and changed ones; unchanged, source_missing: pictures it left as they
-    are, and those of them it newly found gone from the source. remaining: images left when the time was over; unread:
-    unchanged by name and size, but there was no time to compare their bytes.
+    are, and those of them it newly found gone from the source. remaining: images left when the time was over or the
+    store was given up; unread: unchanged by name and size, but there was no time to compare their bytes. store_gone:
+    why the store was given up.
     nothing_to_do: says so where that is all there is to say.
     """
 
@@ -51,6 +52,7 @@ class RunSummary:
     source_missing: int = 0
     remaining: int = 0
     unread: int = 0
+    store_gone: str | None = None
     nothing_to_do: str | None = None
 
     def markdown(self) -> str:
@@ -58,7 +60,7 @@ class RunSummary:
         shown = [
             (field.name.replace("_", " "), getattr(self, field.name))
             for field in fields(self)
-            if field.name not in ("failures", "broken_shards", "nothing_to_do")
+            if field.name not in ("failures", "broken_shards", "store_gone", "nothing_to_do")
         ]
         lines = [f"| {name} | {f'{value:.2f}' if isinstance(value, float) else value} |" for name, value in shown]
         return "\n".join(["| | |", "|---|---|", *lines])
@@ -68,10 +70,13 @@ class BrokenShardsError(RuntimeError):
     """Some shards could not be brought to an end; `summary` says what became of the run all the same."""
 
     def __init__(self, summary: RunSummary) -> None:
-        shards = ", ".join(f"{shard}: {error}" for shard, error in summary.broken_shards[:5])
-        super().__init__(
-            f"{len(summary.broken_shards)} shard(s) ended without rows ({shards}). What is done is kept: run again."
-        )
+        count = len(summary.broken_shards)
+        if summary.store_gone is not None:
+            text = f"{summary.store_gone} {count} shard(s) in work were left without rows, {summary.remaining} images"
+            super().__init__(f"{text} were not begun. What is done is kept: run again.")
+        else:
+            shards = ", ".join(f"{shard}: {error}" for shard, error in summary.broken_shards[:5])
+            super().__init__(f"{count} shard(s) ended without rows ({shards}). What is done is kept: run again.")
         self.summary = summary
 
 

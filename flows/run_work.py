@@ -29,7 +29,11 @@ from tasks.increment import (
 )
 from tasks.jobs import ShardJob
 from tasks.progress import announce
+from tasks.retrying import patiently
 from tasks.survey import duplicates_of, fingerprint_shard, survey_source
+
+_check_writable = patiently(check_writable, name="try the destination")
+_record_settings = patiently(record_settings, name="record settings")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,14 +105,14 @@ def begin_work(run: ShardJob, work: Work) -> None:
 
     Raises OutputError or OSError when the destination cannot be written.
     """
-    check_writable(run.destination)
+    _check_writable(run.destination)
     settings = {
         "source": run.source,
         "destination": run.destination,
         "options": to_json(replace(run.options, incremental=False, retry=None, only=None, stop_at=None)),
         "identities": {name: value for name, value in to_json(run.identities).items() if name != "code_version"},
     }
-    record_settings(run.catalogue_root, collection=run.collection, run_id=run.run_id, settings=settings)
+    _record_settings(run.catalogue_root, collection=run.collection, run_id=run.run_id, settings=settings)
     if work.increment is None:
         return
     notes, stale = work.increment.notes, work.increment.stale

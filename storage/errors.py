@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+PatienceLeft = Literal["unknown", "some", "none for the object", "none for the store"]
+
 
 class StorageError(Exception):
     """Base of every error this package raises on purpose; only StoreUnavailableError is worth a retry."""
 
 
 class StoreUnavailableError(StorageError):
-    """A store does not answer, or is too busy, for now. No OSError, which zipfile takes for a broken archive."""
+    """A store does not answer, or is too busy, for now. No OSError, which zipfile takes for a broken archive.
+
+    `patience` says what is left of the budgets in `storage.patience`, in the process that asked; unknown where nobody
+    kept count.
+    """
+
+    def __init__(self, text: str, *, patience: PatienceLeft = "unknown") -> None:
+        super().__init__(text)
+        self.patience: PatienceLeft = patience
 
 
 class AccessRefusedError(StorageError, PermissionError):

@@ -16,6 +16,7 @@ from storage.errors import (
     AccessRefusedError,
     ObjectChangedError,
     ObjectMissingError,
+    PatienceLeft,
     StorageError,
     StoreUnavailableError,
 )
@@ -67,6 +68,12 @@ _URL = re.compile(r"(?P<scheme>https?://)(?:[^/@\s]*@)?(?P<host>[^/\s\"']+)")
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed a little later; looks through the causes of the error."""
     return any(_is_transient_itself(link) for link in _chain(error))
+
+
+def patience_left(error: BaseException) -> PatienceLeft:
+    """Return what is left of the budgets for a store, as the error or a cause of it says; else "unknown"."""
+    found = [link.patience for link in _chain(error) if isinstance(link, StoreUnavailableError)]
+    return next((left for left in found if left != "unknown"), "unknown")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

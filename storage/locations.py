@@ -22,16 +22,17 @@ import fsspec
 
 from storage.errors import OutputError
 from storage.faults import explained, response_code
-from storage.objects import ObjectFile, Upload, give_up, listed, unfinished
+from storage.objects import ObjectFile, Upload, asked, give_up, listed, unfinished
+from storage.patience import UNKNOWN_BYTES
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # A listing cached by one client hides what another worker wrote since.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {
         "use_listings_cache": False,
-        # The task retries; few attempts here keep the product of the layers small.
+        # The task waits and tries again; few attempts here keep the product of the layers small.
         "config_kwargs": {
-            "retries": {"max_attempts": 1, "mode": "standard"},
+            "retries": {"total_max_attempts": 2, "mode": "standard"},
             "connect_timeout": 3,
             "read_timeout": 30,
         },
@@ -39,7 +40,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 _OPTIONS["s3a"] = _OPTIONS["s3"]
 # The client asks botocore, which asks the server, again on faults; and the task retries what still fails. These two
-# and the 1 above make four requests at most before the task waits and tries again.
+# and the two above make four requests at most before the task waits and tries again.
 _CLIENT_ATTEMPTS = 2
 _FETCHED_AT_ONCE = 100
 
@@ -135,31 +136,32 @@ class Location:
         return (self._info() or {}).get("type") == "directory"
 
     def size(self) -> int:
-        with explained(self.uri):
-            return int(self.filesystem.size(self.key))
+        with self._asked() as limit:
+            return int(self.filesystem.size(self.key, **limit))
 
     def read_bytes(self) -> bytes:
         """Return the whole object; raises FileNotFoundError when there is none."""
         if self.is_local:
             return self.local_path.read_bytes()
-        with explained(self.uri):
-            return cast(bytes, self.filesystem.cat_file(self.key))
+        with self._asked(size=UNKNOWN_BYTES) as limit:
+            return cast(bytes, self.filesystem.cat_file(self.key, **limit))
 
     def read_start(self, count: int) -> bytes:
         """Return the first `count` ≥ 1 bytes, fewer when the object has fewer, of one version of it, in one request."""
         if self.is_local:
             with self.local_path.open("rb") as file:
                 return file.read(count)
-        with explained(self.uri):
-            return cast(bytes, self.filesystem.cat_file(self.key, start=0, end=count))
+        with self._asked(size=count) as limit:
+            return cast(bytes, self.filesystem.cat_file(self.key, start=0, end=count, **limit))
 
     def fetch(self, paths: Sequence[str], folder: str | os.PathLike[str]) -> None:
         """Copy objects below this location, none empty, into a local folder under the same paths, many at once."""
         for start in range(0, len(paths), _FETCHED_AT_ONCE):
             wanted = paths[start : start + _FETCHED_AT_ONCE]
             keys = [self.join(path).key for path in wanted]
-            with explained(self.uri):  # as ranges from 0, since the client asks for the size before any other reading
-                found = self.filesystem.cat_ranges(keys, 0, None, on_error="raise")
+            # As ranges from 0, since the client asks for the size before any other reading.
+            with self._asked(size=UNKNOWN_BYTES) as limit:
+                found = self.filesystem.cat_ranges(keys, 0, None, on_error="raise", **limit)
             for path, data in zip(wanted, found, strict=True):
                 target = Path(folder, path)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -173,23 +175,29 @@ class Location:
         """
         if self.is_local:
             return self.local_path.open("rb")
-        with explained(self.uri):
+        with asked(self.uri):  # it only asks for the head, of which the client's own time-outs are enough
             file = self.filesystem.open(self.key, "rb", block_size=block_bytes)
         return cast(BinaryIO, ObjectFile(file, self.uri))
 
     def _info(self) -> dict[str, Any] | None:
         # Not `exists` of the filesystem, which calls a bucket it could not ask about missing.
-        with explained(self.uri):
+        with self._asked() as limit:
             try:
-                return cast(dict[str, Any], self.filesystem.info(self.key))
+                return cast(dict[str, Any], self.filesystem.info(self.key, **limit))
             except FileNotFoundError:
                 return None
+
+    @contextmanager
+    def _asked(self, *, size: int = 0, writing: bool = False) -> Iterator[dict[str, float]]:
+        """Count one request for `size` bytes; yields what tells the client how long all its tries may take."""
+        with asked(self.uri, size=size, writing=writing) as seconds:
+            yield {"timeout": seconds} if self.scheme in _OPTIONS else {}
 
     def write_bytes_atomic(self, data: bytes) -> None:
         """Replace the object by `data`: afterwards a reader sees the old bytes or the new ones, never a part."""
         if not self.is_local:
-            with explained(self.uri):
-                self.filesystem.pipe_file(self.key, data)
+            with self._asked(size=len(data), writing=True) as limit:
+                self.filesystem.pipe_file(self.key, data, **limit)
             return
         temporary = self._temporary()
         try:
@@ -214,9 +222,9 @@ class Location:
             temporary.unlink(missing_ok=True)
 
     def _create_object(self, data: bytes) -> bool:
-        with explained(self.uri):
+        with self._asked(size=len(data), writing=True) as limit:
             try:
-                self.filesystem.pipe_file(self.key, data, mode="create")
+                self.filesystem.pipe_file(self.key, data, mode="create", **limit)
             except FileExistsError:
                 return False
             except OSError as error:
@@ -228,8 +236,8 @@ class Location:
     def put_file(self, local: str | os.PathLike[str]) -> None:
         """Put a copy of the finished local file here in one atomic step."""
         if not self.is_local:
-            with explained(self.uri):
-                self.filesystem.put_file(os.fspath(local), self.key)
+            with self._asked(size=os.path.getsize(local), writing=True) as limit:
+                self.filesystem.put_file(os.fspath(local), self.key, **limit)
             return
         with self.writing() as temporary:
             shutil.copyfile(local, temporary)
@@ -258,8 +266,8 @@ class Location:
             if self.is_local:
                 self.local_path.unlink()
             else:
-                with explained(self.uri):
-                    self.filesystem.rm_file(self.key)
+                with self._asked(writing=True) as limit:
+                    self.filesystem.rm_file(self.key, **limit)
         except FileNotFoundError:
             return
 

@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from storage.faults import explained
+from storage.errors import StoreUnavailableError
+from storage.faults import explained, response_code
+from storage.patience import OBJECT_SECONDS, STORE_SECONDS, Verdict, patience
+
+
+@contextmanager
+def asked(uri: str, *, size: int = 0, writing: bool = False) -> Iterator[float]:
+    """Count one request about `uri`, explain its faults, and yield how many seconds it may take.
+
+    size: bytes that come or go. The seconds are for all tries of the store's client together; whoever asks gives them
+    to the client, which then gives up. The StoreUnavailableError says what patience is left.
+    """
+    kept = patience()
+    since, allowed = kept.clock(), kept.allowed_seconds(size)
+    try:
+        with explained(uri):
+            yield allowed
+    except StoreUnavailableError as error:
+        verdict = kept.failed(uri, writing=writing, since=since, size=size)
+        text = str(error) if kept.clock() - since < allowed else _too_slow(uri, allowed)
+        told = _told(text, uri, verdict, limit=kept.budgets.store_seconds, writing=writing)
+        raise StoreUnavailableError(told, patience=verdict.left) from error.__cause__
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) or response_code(error):  # it does not please, but the store serves
+            kept.answered(uri, writing=writing)
+        raise
+    kept.answered(uri, writing=writing)
+
+
+def _too_slow(uri: str, allowed: float) -> str:
+    return (
+        f"The store did not serve {uri} within {allowed:.0f} s, what an object of its size may take "
+        f"({OBJECT_SECONDS} and a second per MB); check the network or allow more, then run again."
+    )
+
+
+def _told(text: str, uri: str, verdict: Verdict, *, limit: float, writing: bool) -> str:
+    seconds = f"{verdict.seconds:.0f} s"
+    if verdict.left == "none for the store":
+        what = "taken" if writing else "given"
+        return f"The store has {what} nothing for {seconds} ({STORE_SECONDS} allows {limit:.0f}). Last: {text}"
+    if verdict.left == "none for the object":
+        budgets = f"{OBJECT_SECONDS}, {STORE_SECONDS}"
+        return f"{uri} was asked for again and again for {seconds} and is given up ({budgets}). Last: {text}"
+    return text
 
 
 class ObjectFile(io.RawIOBase):
@@ -19,6 +63,9 @@ class ObjectFile(io.RawIOBase):
         super().__init__()
         self._file = file
         self._uri = uri
+        cache: Any = getattr(file, "cache", None)
+        if hasattr(cache, "fetcher"):  # what is read from memory is no answer of the store
+            cache.fetcher = _counting(cache.fetcher, uri)
 
     def read(self, size: int | None = -1) -> bytes:
         """Return up to `size` bytes, all that are left for -1."""
@@ -50,6 +97,14 @@ class ObjectFile(io.RawIOBase):
         super().close()
 
 
+def _counting(fetch: Callable[[int, int], bytes], uri: str) -> Callable[[int, int], bytes]:
+    def fetched(start: int, end: int) -> bytes:
+        with asked(uri, size=end - start):
+            return fetch(start, end)
+
+    return fetched
+
+
 def listed(filesystem: Any, key: str, uri: str, *, starting: str = "") -> Iterator[dict[str, Any]]:
     """Yield what the listing says of every object below `key` (bucket/prefix), in the order of their UTF-8 bytes.
 
@@ -60,8 +115,8 @@ def listed(filesystem: Any, key: str, uri: str, *, starting: str = "") -> Iterat
     wanted = {**filesystem.req_kw, "Bucket": bucket, "Prefix": (f"{prefix.rstrip('/')}/" if prefix else "") + starting}
     while True:
         try:
-            with explained(uri):
-                page = filesystem.call_s3("list_objects_v2", **wanted)
+            with asked(uri) as seconds:
+                page = filesystem.call_s3("list_objects_v2", **wanted, timeout=seconds)
         except FileNotFoundError:
             return
         for item in page.get("Contents", ()):
@@ -88,8 +143,8 @@ def unfinished(filesystem: Any, key: str, uri: str) -> Iterator[Upload]:
     wanted = {"Bucket": bucket, "Prefix": prefix}
     while True:
         try:
-            with explained(uri):
-                page = filesystem.call_s3("list_multipart_uploads", **wanted)
+            with asked(uri) as seconds:
+                page = filesystem.call_s3("list_multipart_uploads", **wanted, timeout=seconds)
         except FileNotFoundError:
             return
         for item in page.get("Uploads", ()):
@@ -103,5 +158,5 @@ def unfinished(filesystem: Any, key: str, uri: str) -> Iterator[Upload]:
 def give_up(filesystem: Any, key: str, uri: str, *, upload_id: str) -> None:
     """Abort one unfinished upload to `key` (bucket/key); nothing happens when it is gone already."""
     bucket, name, _ = filesystem.split_path(key)
-    with suppress(FileNotFoundError), explained(uri):
-        filesystem.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload_id)
+    with suppress(FileNotFoundError), asked(uri, writing=True) as seconds:
+        filesystem.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload_id, timeout=seconds)

@@ -135,8 +135,22 @@ def _check_places(source: str, destination: str, *, untouched: bool) -> None:
         raise IngestError("missing", f"There is no {source}; expected a directory, .zip, .tar, .tar.gz or s3:// URL.")
     target = Location(destination)
     check_destination(source, target)
-    if not untouched:
+    if untouched:
+        target.exists()
+    else:
         check_writable(destination)
+
+
+def _print_what_is_left(summary: RunSummary, console: Console) -> None:
+    left = f"{summary.remaining} images remain to be restored and {summary.unread} to be compared"
+    if summary.store_gone is not None:  # one sentence for all of them
+        text = f"{summary.store_gone} {len(summary.broken_shards)} shards ended without rows; {left}: run again"
+        console.print(f"  {text}", markup=False, highlight=False)
+        return
+    if summary.remaining or summary.unread:
+        console.print(f"  the time is over: {left}; the next run goes on with them")
+    for shard, error in summary.broken_shards:
+        console.print(f"  shard {shard} ended without rows: {error}; run again", markup=False, highlight=False)
 
 
 def print_summary(summary: RunSummary, *, gain: tuple[float, float] | None = None) -> None:
@@ -168,11 +182,7 @@ def print_summary(summary: RunSummary, *, gain: tuple[float, float] | None = Non
         console.print(f"  {path}: {kind}: {text}", markup=False, highlight=False)
     if len(summary.failures) > _SHOWN_FAILURES:
         console.print(f"  … and {len(summary.failures) - _SHOWN_FAILURES} more, see the report")
-    if summary.remaining or summary.unread:
-        left = f"{summary.remaining} images remain to be restored and {summary.unread} to be compared"
-        console.print(f"  the time is over: {left}; the next run goes on with them")
-    for shard, error in summary.broken_shards:
-        console.print(f"  shard {shard} ended without rows: {error}; run again", markup=False, highlight=False)
+    _print_what_is_left(summary, console)
     places = [("images", Location(summary.destination).join("images").uri), ("catalogue", summary.catalogue_uri)]
     places += [("report", summary.report_uri)] if summary.report_uri is not None else []
     for name, uri in places:

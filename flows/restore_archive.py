@@ -10,10 +10,10 @@ import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from prefect import flow, task
@@ -117,10 +117,9 @@ class _Ended:
     broken: list[tuple[ShardJob, str]] = field(default_factory=list)
     store_gone: str | None = None
 
-    def while_served(self, jobs: Iterator[ShardJob]) -> Iterator[ShardJob]:
-        """Yield the jobs, but none, and without asking for any, once the store has been given up."""
-        while self.store_gone is None and (job := next(jobs, None)) is not None:
-            yield job
+    def by_the_store(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self.store_gone is not None
 
 
 def _carry_out(run: ShardJob, work: Work, *, window: Window, ended: _Ended) -> None:
@@ -129,8 +128,9 @@ def _carry_out(run: ShardJob, work: Work, *, window: Window, ended: _Ended) -> N
     place = placement()
     place.check_places([run.catalogue_root.join("runs", run.collection, run.run_id).uri])  # just written
     artifacts = RunArtifacts(run.run_id)
-    jobs = ended.while_served(jobs_in_time(run, work, window))
-    for job, future in submit_bounded(_submit, jobs, limit=lambda: place.at_once(run.options.workers)):
+    jobs = jobs_in_time(run, work, window)
+    at_once = partial(place.at_once, run.options.workers)
+    for job, future in submit_bounded(_submit, jobs, limit=at_once, ended=ended.by_the_store):
         outcome = future.result(raise_on_failure=False)
         if isinstance(outcome, ShardSummary):
             ended.done.append(outcome)

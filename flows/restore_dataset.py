@@ -11,6 +11,7 @@ import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -28,7 +29,7 @@ from tasks.datasets.jobs import DatasetJob, DatasetOptions, ShardOutcome
 from tasks.datasets.making import ShardMaker, commit_made, find_outcome, parts_of
 from tasks.datasets.statistics import Totals
 from tasks.progress import announce
-from tasks.retrying import NETWORK_FAULTS
+from tasks.retrying import NETWORK_FAULTS, store_given_up
 
 _RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
 _RETRIED: dict[str, Any] = {"cache_policy": NO_CACHE, **NETWORK_FAULTS}
@@ -67,14 +68,18 @@ def restore_dataset(source: str, destination: str, options: DatasetOptions | Non
     stop_at = options.restore.stop_at
     window = Window(None if stop_at is None else parse_stop(stop_at))
     run = prepare_dataset(source, destination, options)
-    totals = Totals()
-    for (job, _), future in submit_bounded(_submit, window.open(shards_of(source, run)), limit=options.restore.workers):
+    totals, store_gone = Totals(), threading.Event()
+    jobs, workers = window.open(shards_of(source, run)), options.restore.workers
+    for (job, _), future in submit_bounded(_submit, jobs, limit=workers, ended=store_gone.is_set):
         outcome = future.result(raise_on_failure=False)
         if isinstance(outcome, ShardOutcome):
             totals.add(outcome)
         else:
             totals.lose(shard=f"{job.number:06d}", samples=len(job.samples), error=str(outcome))
-    return finish_dataset(source, run, totals, complete=not window.over, seconds=time.perf_counter() - started)
+            if store_given_up(outcome):
+                store_gone.set()
+    complete = not (window.over or store_gone.is_set())
+    return finish_dataset(source, run, totals, complete=complete, seconds=time.perf_counter() - started)
 
 
 def _submit(work: tuple[DatasetJob, bytes | None]) -> Any:

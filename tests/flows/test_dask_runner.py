@@ -23,6 +23,7 @@ from flows.dask_settings import DaskSettings, check_dask, dask_settings
 from flows.restore_archive import restore_archive
 from storage.catalogue import query
 from storage.errors import IngestError, OutputError, StoreUnavailableError
+from storage.faults import patience_left
 from storage.limits import IngestLimits
 from storage.locations import Location
 from tasks.jobs import RestoreOptions
@@ -133,6 +134,9 @@ def test_errors_survive_being_sent() -> None:
     caused = UnsendableError("no answer")
     caused.__cause__ = ConnectionResetError("reset")
     assert isinstance(portable(caused), StoreUnavailableError)
+    unsendable = UnsendableError("broken")
+    unsendable.__cause__ = StoreUnavailableError("gone", patience="none for the store")
+    assert patience_left(portable(unsendable)) == "none for the store"
 
 
 def test_a_source_is_opened_anew_for_another_run(tmp_path: Path) -> None:
@@ -155,11 +159,13 @@ def test_a_placed_stage_is_the_same_task(monkeypatch: pytest.MonkeyPatch) -> Non
     pytest.importorskip("distributed")
     from flows.dask_pool import DaskPool
     from tasks.restore import restore_images
+    from tasks.retrying import retry_if_transient
 
     sent: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(DaskPool, "_compute", lambda self, stage, inputs: sent.append((stage, inputs)))
     placed = DaskPool.placed(object.__new__(DaskPool), restore_images)
-    assert (placed.name, placed.cache_policy, placed.retries) == ("restore", restore_images.cache_policy, 4)
+    assert (placed.name, placed.cache_policy) == ("restore", restore_images.cache_policy)
+    assert (placed.retries, placed.retry_condition_fn) == (restore_images.retries, retry_if_transient)
     assert inspect.signature(placed.fn) == inspect.signature(restore_images.fn)
     assert restore_images.fn is not placed.fn
     placed.fn(job={"shard": {}}, ingested={})

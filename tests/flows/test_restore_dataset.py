@@ -46,7 +46,7 @@ def run(source: Path | str, destination: Path, *, restore: RestoreOptions = CPU,
         for name in ("find_committed", "fetch_samples", "commit_samples"):
             patch.setattr(module, name, getattr(module, name).fn)
         patch.setattr(module, "_unseen", lambda value: value)
-        patch.setattr(module, "submit_bounded", lambda submit, items, *, limit: ((item, ended(item)) for item in items))
+        patch.setattr(module, "submit_bounded", lambda submit, items, **_: ((item, ended(item)) for item in items))
         chosen = DatasetOptions(restore=restore, **options)
         summary: DatasetSummary = module.restore_dataset.fn(str(source), str(destination), chosen)
     return summary

@@ -10,7 +10,7 @@ set -euo pipefail
 HERE=$(dirname "$(readlink -f "$0")")
 export LACUNA_CHECKOUT=${LACUNA_CHECKOUT:-$(dirname "$HERE")}
 POOL=lacuna
-SCHEDULED=(nightly/nightly verify-archive/verify)
+SCHEDULED=(nightly/nightly nightly/poll verify-archive/verify benchmark/benchmark)
 cd "$LACUNA_CHECKOUT"
 
 known() { prefect "$1" inspect "$2" >/dev/null 2>&1; }

@@ -18,6 +18,7 @@ from flows.commands.options import (
     DeviceOption,
     FillOption,
     JsonOption,
+    PolicyOption,
     Precision,
     PrecisionOption,
     SeedOption,
@@ -65,6 +66,7 @@ SourceArgument = Annotated[
 def restore(
     source: SourceArgument,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URL for results, outside the source.")],
+    policy: PolicyOption = "rules",
     fill: FillOption = "fill",
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
@@ -108,6 +110,7 @@ def restore(
     options = RestoreOptions(
         collection=collection,
         allow_colour=correct_colour,
+        policy=policy,
         fill_method=fill,
         strengths=_strengths(strength, upscale=upscale),
         device=device,
@@ -129,6 +132,7 @@ def restore(
 @app.command(epilog=_EXIT_CODES)
 def inspect(
     source: SourceArgument,
+    policy: PolicyOption = "rules",
     fill: FillOption = "fill",
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
@@ -144,6 +148,7 @@ def inspect(
 
     options = RestoreOptions(
         allow_colour=correct_colour,
+        policy=policy,
         fill_method=fill,
         strengths=_strengths(strength, upscale=upscale),
         device=device,

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 RecordT = TypeVar("RecordT")
 
 ImageFormat = Literal["jpeg", "png", "tiff", "webp", "jp2"]
+# Ids of the methods that treat noise, blur or compression, in the order of application.
+Treatment = tuple[str, ...]
 Status = Literal["restored", "untouched", "review", "quarantined", "failed"]
 
 
@@ -118,13 +120,26 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What a treatment is expected to bring: dB of PSNR, and how far off that may be (a standard deviation)."""
+
+    treatment: Treatment
+    gain_db: float
+    uncertainty_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What will be done to one image, in order, and why. No steps = leave untouched."""
+    """What will be done to one image, in order, and why. No steps = leave untouched.
+
+    alternatives: what every treatment was expected to bring, best first, whichever was chosen; () = not predicted.
+    """
 
     steps: tuple[Step, ...]
     reason: str
     policy: str
     needs_review: bool = False
+    alternatives: tuple[Gain, ...] = ()
 
     @property
     def untouched(self) -> bool:

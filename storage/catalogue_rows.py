@@ -53,6 +53,8 @@ def image_row(
         row |= {name: measured.value, f"{name}_confidence": measured.confidence}
     if plan is not None:
         row |= {"plan_json": json.dumps(to_json(plan.steps), ensure_ascii=False), "plan_reason": plan.reason}
+        if plan.alternatives:
+            row["plan_alternatives_json"] = json.dumps(to_json(plan.alternatives))
         row |= {"plan_policy": plan.policy, "needs_review": plan.needs_review, "step_count": len(plan.steps)}
     row["weights_sha256s"] = list(dict.fromkeys(step.weights_sha256 for step in steps if step.weights_sha256))
     row["device"] = steps[0].device if steps else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 PARTITIONS = ("run_id", "collection")
 
 
@@ -78,6 +78,7 @@ _OUTCOME = [
     _field("plan_json", _S, "Steps with strengths, parameters and reasons, as JSON"),
     _field("plan_reason", _S, "Why this plan, one sentence"),
     _field("plan_policy", _S, "Policy and version that made the plan"),
+    _field("plan_alternatives_json", _S, "What every treatment was expected to bring, in dB of PSNR, as JSON"),
     _field("needs_review", _B, "Whether a person should look at it"),
     _field("step_count", _I, "Steps of the plan; 0 = left untouched"),
     _field("weights_sha256s", pa.list_(pa.field("item", _S)), "sha256 of every weights file used, in order of use"),

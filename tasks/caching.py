@@ -22,8 +22,8 @@ from models.types import to_json
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "1",
-    "estimate": "1",
-    "route": "2",
+    "estimate": "2",
+    "route": "3",
     "restore": "1",
     "measure": "1",
 }
@@ -32,10 +32,10 @@ STEP_VERSIONS: dict[str, str] = {
 _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "ingest": lambda job: [job["source"], job["shard"]["content_sha256"], job["duplicates"], job["options"]["limits"]],
     "detect": lambda job: [job["identities"][name] for name in ("detector", "device", "precision")],
-    "estimate": lambda job: job["identities"]["estimator"],
+    "estimate": lambda job: [job["identities"][name] for name in ("estimator", "gains")],
     "route": lambda job: [
         to_json(Thresholds()),
-        *(job["options"][name] for name in ("allow_colour", "fill_method", "strengths")),
+        *(job["options"][name] for name in ("policy", "allow_colour", "fill_method", "strengths")),
     ],
     "restore": lambda job: [
         job["destination"],

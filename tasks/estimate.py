@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import task
 
-from models.types import DegradationEstimate, Estimated, ImageRecord, ScratchReport, from_json, to_json
+from models.types import DegradationEstimate, Estimated, Gain, ImageRecord, ScratchReport, from_json, to_json
 from tasks.boundary import attempt
 from tasks.caching import StepKey
 from tasks.detect import load_mask
@@ -34,23 +34,28 @@ def _assess(record: ImageRecord, found: Detected, *, job: ShardJob) -> Assessed:
     started = time.perf_counter()
     value, failure = attempt(partial(estimate_image, record, found.scratches, job=job), stage="estimate")
     announce("estimate", 1, shard=job.shard.shard_id)
-    return Assessed(estimate=value, failure=failure, seconds=time.perf_counter() - started)
+    measured, gains = value or (None, ())
+    return Assessed(estimate=measured, gains=gains, failure=failure, seconds=time.perf_counter() - started)
 
 
-def estimate_image(record: ImageRecord, scratches: ScratchReport, *, job: ShardJob) -> DegradationEstimate:
-    """Estimate the degradation of one image; what lies under scratches does not count."""
-    from models.estimation.estimate import estimate_degradation
+def estimate_image(
+    record: ImageRecord, scratches: ScratchReport, *, job: ShardJob
+) -> tuple[DegradationEstimate, tuple[Gain, ...]]:
+    """Estimate one image's degradation and what treating it would bring; what lies under scratches does not count."""
+    from models.estimation.estimate import estimate_with_evidence
+    from models.routing.gains import predict_gains
 
     pixels = load_pixels(record, job=job)
     mask = load_mask(record, scratches, job=job)
     # Without the device's lock: nearly all of it is filters on one core, and the network sees a few patches.
-    return estimate_degradation(
+    measured, evidence = estimate_with_evidence(
         pixels,
         scratch_mask=mask,
         scratch_coverage=Estimated(value=scratches.coverage, confidence=scratches.confidence),
         jpeg_table_quality=record.jpeg_table_quality,
         device=job.identities.device,
     )
+    return measured, predict_gains(evidence)
 
 
 @task(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from models.types import (
     DegradationEstimate,
+    Gain,
     ImageRecord,
     MetricRecord,
     OutputRecord,
@@ -28,7 +29,8 @@ from storage.working_copies import WorkingCopies
 class RestoreOptions:
     """What the user may choose about one run; every default is safe for originals one knows nothing about.
 
-    collection: name in the catalogue, None = the source's own. allow_colour: whether fading and casts may be
+    collection: name in the catalogue, None = the source's own. policy: how plans are made: rules, predicted-gain or
+    fixed:METHOD. allow_colour: whether fading and casts may be
     corrected. strengths: method id to a strength in [0, 1], 0 = never use it. reference: clean originals under the
     same relative paths (any suffix), to measure against. shard_images, shard_bytes: about how much is one unit of
     work. workers: shards in progress at once, so that decoding and writing overlap with computing. incremental: only
@@ -38,6 +40,7 @@ class RestoreOptions:
     """
 
     collection: str | None = None
+    policy: str = "rules"
     allow_colour: bool = False
     fill_method: str = "fill"
     strengths: tuple[tuple[str, float], ...] = ()
@@ -67,6 +70,7 @@ class Identities:
     device: str
     precision: str
     code_version: str
+    gains: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +135,10 @@ class Detected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessed:
-    """Estimate of one image, or why there is no answer."""
+    """Estimate of one image and what every treatment is expected to bring it, or why there is no answer."""
 
     estimate: DegradationEstimate | None
+    gains: tuple[Gain, ...] = ()
     failure: Failure | None = None
     seconds: float = 0.0
 

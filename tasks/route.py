@@ -7,7 +7,8 @@ from typing import Any
 
 from prefect import task
 
-from models.routing.rules import RoutingOptions, plan_for
+from models.routing.policies import get_policy
+from models.routing.rules import RoutingOptions
 from models.types import from_json, to_json
 from tasks.caching import StepKey
 from tasks.jobs import Assessed, Detected, RestoreOptions, Routed, ShardJob
@@ -15,13 +16,14 @@ from tasks.jobs import Assessed, Detected, RestoreOptions, Routed, ShardJob
 
 def route(job: ShardJob, detected: Sequence[Detected], assessed: Sequence[Assessed]) -> tuple[Routed, ...]:
     """Plan every image of the shard; an image that an earlier stage failed on gets no plan."""
-    options = routing_options(job.options)
+    options, policy = routing_options(job.options), get_policy(job.options.policy)
     results: list[Routed] = []
     for found, measured in zip(detected, assessed, strict=True):
         if found.scratches is None or measured.estimate is None:
             results.append(Routed(plan=None, failure=measured.failure or found.failure))
         else:
-            results.append(Routed(plan=plan_for(measured.estimate, found.scratches, options=options)))
+            plan = policy.plan(measured.estimate, found.scratches, options=options, gains=measured.gains)
+            results.append(Routed(plan=plan))
     return tuple(results)
 
 

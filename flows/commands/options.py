@@ -34,5 +34,9 @@ UpscaleOption = Annotated[
     int | None,
     typer.Option("--upscale", metavar="2|4", help="Also enlarge every picture so many times. Never done unless asked."),
 ]
+PolicyOption = Annotated[
+    str,
+    typer.Option("--policy", metavar="POLICY", help="How plans are made: rules, predicted-gain, fixed:METHOD."),
+]
 FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")]

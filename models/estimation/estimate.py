@@ -14,7 +14,8 @@ from models.estimation.classical_jpeg import JpegTraces, estimate_jpeg
 from models.estimation.classical_noise import estimate_noise
 from models.estimation.classical_sharpness import estimate_blur, estimate_scale
 from models.estimation.classical_tone import estimate_cast, estimate_fading
-from models.estimation.learned import load_network, read_windows
+from models.estimation.evidence import gather_evidence
+from models.estimation.learned import describe_windows, load_network
 from models.estimation.patches import (
     FloatArray,
     PictureWindows,
@@ -109,17 +110,32 @@ def combine_scale(classical: Estimated, learned: Estimated) -> Estimated:
     return Estimated(value=learned.value, confidence=learned.confidence * (1 - 0.5 * min(1.0, apart / 0.4)))
 
 
-def estimate_windows(windows: PictureWindows, *, jpeg_table_quality: float | None, device: str) -> dict[str, Estimated]:
-    """Return noise, blur, JPEG quality and scale from windows of one picture, cut at multiples of 8."""
-    learned = read_windows(windows.varied, network=load_network(device))
+def measure_windows(
+    windows: PictureWindows, *, jpeg_table_quality: float | None, device: str
+) -> tuple[dict[str, Estimated], FloatArray]:
+    """Return noise, blur, JPEG quality and scale from windows of one picture, cut at multiples of 8, and the evidence.
+
+    The evidence is every number that the four were made of, see `models.estimation.evidence`.
+    """
+    learned, behind = describe_windows(windows.varied, network=load_network(device))
     planes = luma(windows.varied) * 255
     green = np.ascontiguousarray(windows.flat[..., 1]) * 255
-    noise = combine_noise(estimate_noise(green, ~saturated(windows.flat)), learned.noise_sigma)
+    flat_noise = estimate_noise(green, ~saturated(windows.flat))
+    noise = combine_noise(flat_noise, learned.noise_sigma)
     level = noise.value or 0.0
-    jpeg = combine_jpeg(estimate_jpeg(planes), learned.jpeg_quality, table_quality=jpeg_table_quality)
-    blur = combine_blur(estimate_blur(planes, noise_sigma=level), learned.blur_sigma_px, noise=level)
-    scale = combine_scale(estimate_scale(planes, noise_sigma=level), learned.effective_scale)
-    return {"noise_sigma": noise, "blur_sigma_px": blur, "jpeg_quality": jpeg, "effective_scale": scale}
+    traces = estimate_jpeg(planes)
+    jpeg = combine_jpeg(traces, learned.jpeg_quality, table_quality=jpeg_table_quality)
+    edges, spectrum = estimate_blur(planes, noise_sigma=level), estimate_scale(planes, noise_sigma=level)
+    blur = combine_blur(edges, learned.blur_sigma_px, noise=level)
+    scale = combine_scale(spectrum, learned.effective_scale)
+    found = {"noise_sigma": noise, "blur_sigma_px": blur, "jpeg_quality": jpeg, "effective_scale": scale}
+    evidence = gather_evidence(combined=found, classical=(flat_noise, edges, spectrum), traces=traces, behind=behind)
+    return found, evidence
+
+
+def estimate_windows(windows: PictureWindows, *, jpeg_table_quality: float | None, device: str) -> dict[str, Estimated]:
+    """Return noise, blur, JPEG quality and scale from windows of one picture, cut at multiples of 8."""
+    return measure_windows(windows, jpeg_table_quality=jpeg_table_quality, device=device)[0]
 
 
 def _check(image: Pixels, scratch_mask: npt.NDArray[Any] | None) -> npt.NDArray[np.bool_] | None:
@@ -153,13 +169,34 @@ def estimate_degradation(
     the file's quantization tables stand for, None when it is not a JPEG. Pictures under 32 px on a side get unknown
     values. Raises ValueError for another shape or dtype, WeightsError when the network's weights are not as shipped.
     """
+    estimate, _ = estimate_with_evidence(
+        image,
+        scratch_mask=scratch_mask,
+        scratch_coverage=scratch_coverage,
+        jpeg_table_quality=jpeg_table_quality,
+        device=device,
+    )
+    return estimate
+
+
+def estimate_with_evidence(
+    image: Pixels,
+    *,
+    scratch_mask: npt.NDArray[Any] | None,
+    scratch_coverage: Estimated,
+    jpeg_table_quality: float | None,
+    device: str = "cpu",
+) -> tuple[DegradationEstimate, FloatArray | None]:
+    """Return what `estimate_degradation` does and the evidence behind it; None for a picture under 32 px on a side."""
     mask = _check(image, scratch_mask)
     pixels = sample_pixels(image, mask)
     fading, cast = estimate_fading(pixels), estimate_cast(pixels)
     if min(image.shape[:2]) < _SMALLEST:
         exact = UNKNOWN if jpeg_table_quality is None else Estimated(value=jpeg_table_quality, confidence=1.0)
         found = dict.fromkeys(("noise_sigma", "blur_sigma_px", "effective_scale"), UNKNOWN) | {"jpeg_quality": exact}
+        evidence = None
     else:
         windows = read_patches(image, mask=mask)
-        found = estimate_windows(windows, jpeg_table_quality=jpeg_table_quality, device=device)
-    return DegradationEstimate(**found, scratch_coverage=scratch_coverage, fading=fading, colour_cast=cast)
+        found, evidence = measure_windows(windows, jpeg_table_quality=jpeg_table_quality, device=device)
+    estimate = DegradationEstimate(**found, scratch_coverage=scratch_coverage, fading=fading, colour_cast=cast)
+    return estimate, evidence

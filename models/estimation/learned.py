@@ -59,8 +59,15 @@ def to_estimates(value: Tensor, log_scale: Tensor) -> LearnedEstimates:
 @torch.inference_mode()
 def read_windows(windows: FloatArray, *, network: EstimatorNetwork) -> LearnedEstimates:
     """Return the estimates for one picture from its windows (N, S, S, 3) in [0, 1], S a multiple of 8."""
+    return describe_windows(windows, network=network)[0]
+
+
+@torch.inference_mode()
+def describe_windows(windows: FloatArray, *, network: EstimatorNetwork) -> tuple[LearnedEstimates, FloatArray]:
+    """Return what `read_windows` does and the (8 + description_size,) numbers behind it, raw outputs first."""
     device = next(network.parameters()).device
     batch = torch.from_numpy(np.ascontiguousarray(windows.transpose(0, 3, 1, 2))).to(device)
     batch = batch.to(memory_format=torch.channels_last)
-    value, log_scale = network(batch.unsqueeze(0))
-    return to_estimates(value[0].float().cpu(), log_scale[0].float().cpu())
+    found = [part[0].float().cpu() for part in network.describe(batch.unsqueeze(0))]
+    behind: FloatArray = torch.cat(found).numpy()
+    return to_estimates(found[0], found[1]), behind

@@ -153,12 +153,19 @@ class EstimatorNetwork(nn.Module):
         self.to_eighth = nn.Conv2d(quarter, eighth, 3, stride=2, padding=1)
         self.at_eighth = _Residual(eighth)
         inputs = 2 * eighth + FixedFeatures.count + 1
+        # How many values `describe` returns for a picture.
+        self.description_size = inputs + settings.hidden
         self.head = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, settings.hidden), nn.ReLU())
         self.out = nn.Linear(settings.hidden, 8)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        value, log_scale, _ = self.describe(windows)
+        return value, log_scale
+
+    def describe(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values and scales as `forward` does, and (P, description_size) what they were read from."""
         pictures, count = windows.shape[:2]
         flat = windows.flatten(0, 1)
         with torch.autocast(flat.device.type, enabled=False):
@@ -174,9 +181,11 @@ class EstimatorNetwork(nn.Module):
         pooled = torch.cat([eighth.float().mean(dim=(2, 3)), eighth.float().amax(dim=(2, 3)) / 4, fixed], dim=1)
         pooled = pooled.reshape(pictures, count, -1).mean(dim=1)
         with torch.autocast(flat.device.type, enabled=False):
-            out = self.out(self.head(torch.cat([pooled, base[:, None]], dim=1)))
+            inputs = torch.cat([pooled, base[:, None]], dim=1)
+            hidden = self.head(inputs)
+            out = self.out(hidden)
         value = out[:, :4] + functional.pad(base[:, None], (0, 3))
-        return value, out[:, 4:].clamp(-6, 2)
+        return value, out[:, 4:].clamp(-6, 2), torch.cat([inputs, hidden], dim=1)
 
     @staticmethod
     def _noise(energy: Tensor, logits: Tensor, pictures: int) -> Tensor:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from models.estimation.estimate import estimate_degradation
-from models.routing.rules import plan_for
+from models.estimation.estimate import estimate_with_evidence
+from models.routing.gains import predict_gains
+from models.routing.policies import DEFAULT_POLICY, Policy, get_policy
+from models.routing.rules import RoutingOptions
 from models.scratches.detector import detect, mask_for_filling, shipped_settings
 from models.types import DegradationEstimate, Estimated, Plan, ScratchReport
 
@@ -26,11 +28,17 @@ class Assessment:
 
 
 def assess(
-    image: NDArray[Any], *, detector: nn.Module, device: str = "cpu", jpeg_table_quality: float | None = None
+    image: NDArray[Any],
+    *,
+    detector: nn.Module,
+    device: str = "cpu",
+    jpeg_table_quality: float | None = None,
+    policy: Policy | None = None,
 ) -> Assessment:
     """Return the assessment of `image`, (H, W) or (H, W, 3) uint8 or uint16, with the default options of routing.
 
     detector: from `models.scratches.detector.load_detector`. jpeg_table_quality: None for what is no JPEG file.
+    policy: None = the default one.
     """
     settings = shipped_settings()
     found = detect(image, network=detector, device=device, settings=settings)
@@ -45,11 +53,13 @@ def assess(
         mask_sha256=None,
         detector="in memory",
     )
-    estimate = estimate_degradation(
+    estimate, evidence = estimate_with_evidence(
         image,
         scratch_mask=mask,
         scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
         jpeg_table_quality=jpeg_table_quality,
         device=device,
     )
-    return Assessment(mask=mask, scratches=scratches, estimate=estimate, plan=plan_for(estimate, scratches))
+    chosen = policy or get_policy(DEFAULT_POLICY)
+    plan = chosen.plan(estimate, scratches, options=RoutingOptions(), gains=predict_gains(evidence))
+    return Assessment(mask=mask, scratches=scratches, estimate=estimate, plan=plan)

@@ -7,10 +7,10 @@ curator; when no condition holds the plan is empty and says why the picture is l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from models.types import DegradationEstimate, Estimated, Plan, ScratchReport, Step
+from models.types import DegradationEstimate, Estimated, Gain, Plan, ScratchReport, Step
 
 POLICY = "rules"
 # For noise, blur and compression that came together.
@@ -223,35 +223,55 @@ def _upscale(finding: _Finding) -> Step | None:
     )
 
 
-def _conditions(finding: _Finding) -> tuple[Condition, ...]:
-    """Return the conditions in the order of application.
-
-    Damage is filled while its surroundings are still as scanned, tone comes after all repairs, and what enlarges comes
-    last, on the cleaned picture.
-    """
+def _treatment(finding: _Finding) -> tuple[Step, ...]:
+    """Return what the conditions say against noise, blur and compression."""
     mixed = _mixed(finding)
     faults = (_deblock, _denoise, _deblur) if mixed is None or mixed.strength == 0.0 else (_mixed,)
-    return (_fill, *faults, _colour, _upscale)
+    return tuple(step for step in (condition(finding) for condition in faults) if step is not None)
 
 
-def plan_for(estimate: DegradationEstimate, scratches: ScratchReport, *, options: RoutingOptions | None = None) -> Plan:
-    """Return what should be done to a picture with this estimate and these scratches; no steps = leave untouched."""
+def plan_for(
+    estimate: DegradationEstimate,
+    scratches: ScratchReport,
+    *,
+    options: RoutingOptions | None = None,
+    gains: Sequence[Gain] = (),
+) -> Plan:
+    """Return what should be done to a picture with this estimate and these scratches; no steps = leave untouched.
+
+    gains: what was predicted of every treatment; recorded, never looked at.
+    """
     finding = _Finding(estimate, scratches, options or RoutingOptions())
-    steps = tuple(
-        step
-        for step in (condition(finding) for condition in _conditions(finding))
-        if step is not None and step.strength > 0.0
-    )
-    doubt = _doubt(finding)
-    if steps:
-        reason = "; ".join(step.reason for step in steps)
-    else:
-        reason = "no degradation found that is strong and certain enough to treat"
+    return plan_around(_treatment(finding), estimate, scratches, options=options, policy=POLICY, gains=gains)
+
+
+def plan_around(
+    treatment: Sequence[Step],
+    estimate: DegradationEstimate,
+    scratches: ScratchReport,
+    *,
+    options: RoutingOptions | None = None,
+    policy: str,
+    gains: Sequence[Gain] = (),
+    untouched_reason: str = "no degradation found that is strong and certain enough to treat",
+    doubt: str | None = None,
+) -> Plan:
+    """Return the plan of a policy that has chosen the steps against noise, blur and compression.
+
+    Damage is filled while its surroundings are still as scanned, tone comes after all repairs, and what enlarges comes
+    last, on the cleaned picture: all three by the rules. doubt: why a person should look at the picture, if one should.
+    """
+    finding = _Finding(estimate, scratches, options or RoutingOptions())
+    planned = (_fill(finding), *treatment, _colour(finding), _upscale(finding))
+    steps = tuple(step for step in planned if step is not None and step.strength > 0.0)
+    reason = "; ".join(step.reason for step in steps) or untouched_reason
+    doubt = _doubt(finding) or doubt
     return Plan(
         steps=steps,
         reason=f"{reason[:1].upper()}{reason[1:]}." + (f" Review: {doubt}." if doubt else ""),
-        policy=POLICY,
+        policy=policy,
         needs_review=bool(doubt),
+        alternatives=tuple(sorted(gains, key=lambda gain: -gain.gain_db)),
     )
 
 

@@ -1,0 +1,96 @@
+"""From predicted gains and true ones to thresholds: how far predictions are off, and how sure to be before treating.
+
+Everything here is measured on training photographs that were held back, never on a test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from models.estimation.patches import FloatArray
+from models.routing.gains import GainThresholds
+
+LARGEST_HARM_DB = 0.1
+# What may happen to held-back pictures: no clean one touched, this share harmed, this share of the clean ones doubted.
+_HARMED_SHARE, _DOUBTED_SHARE = 0.01, 0.01
+_DOUBTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+_LEAST_GAINS_DB = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+_REVIEWS_DB = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 20.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """Expected gains and their deviations, (N, treatments) in dB."""
+
+    gains: FloatArray
+    deviations: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What decisions led to. regret_db: how much the best choice would have brought beyond them, on average."""
+
+    gain_db: float
+    regret_db: float
+    harmed: float
+    treated: float
+
+
+def decide(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np.int64]:
+    """Return the chosen treatment of every picture (N,), -1 = untouched; as `models.routing.policies.PredictedGain`."""
+    sure = predicted.gains - thresholds.doubt * predicted.deviations > thresholds.least_gain_db
+    worth = np.where(sure, predicted.gains, -np.inf)
+    return np.where(sure.any(axis=1), worth.argmax(axis=1), -1)
+
+
+def doubted(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np.bool_]:
+    """Return which pictures (N,) are left untouched but marked for review."""
+    return np.asarray((decide(predicted, thresholds) < 0) & (predicted.gains.max(axis=1) > thresholds.review_db))
+
+
+def outcome(chosen: npt.NDArray[np.int64], gains: FloatArray) -> Outcome:
+    """Return what the choices (N,) brought, given the true gains (N, treatments)."""
+    brought = np.concatenate([gains, np.zeros((len(gains), 1), gains.dtype)], axis=1)[np.arange(len(gains)), chosen]
+    best = np.maximum(gains.max(axis=1), 0.0)
+    return Outcome(
+        gain_db=float(brought.mean()),
+        regret_db=float((best - brought).mean()),
+        harmed=float((brought < -LARGEST_HARM_DB).mean()),
+        treated=float((chosen >= 0).mean()),
+    )
+
+
+def widening(predicted: Predictions, gains: FloatArray) -> FloatArray:
+    """Return by which factor each treatment's deviations (T,) must grow to fit the true errors of held-back ones."""
+    errors = (predicted.gains - gains) / predicted.deviations
+    # A few far outliers must not decide alone.
+    return np.asarray(np.sqrt(np.square(np.clip(errors, -5.0, 5.0)).mean(axis=0)), np.float32)
+
+
+def _grid() -> Iterator[GainThresholds]:
+    for doubt, least in product(_DOUBTS, _LEAST_GAINS_DB):
+        yield GainThresholds(doubt=doubt, least_gain_db=least)
+
+
+def choose_thresholds(predicted: Predictions, gains: FloatArray, *, clean: Predictions) -> GainThresholds:
+    """Return the thresholds with the highest mean gain that harm at most 1 % and touch no clean picture.
+
+    predicted, gains: of held-back pictures of every kind, (N, treatments). clean: of whole undamaged ones. With these,
+    the lowest review threshold that marks at most 1 % of the clean ones.
+    """
+    fit = []
+    for thresholds in _grid():
+        found = outcome(decide(predicted, thresholds), gains)
+        touched = int((decide(clean, thresholds) >= 0).sum())
+        fit.append((touched, max(found.harmed, _HARMED_SHARE), -found.gain_db, thresholds))
+    best = min(fit, key=lambda row: row[:3])[3]
+    for review in _REVIEWS_DB:
+        best = replace(best, review_db=review)
+        if doubted(clean, best).mean() <= _DOUBTED_SHARE:
+            break
+    return best

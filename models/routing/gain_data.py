@@ -1,0 +1,196 @@
+"""Examples for learning what treatments bring: the evidence of a damaged crop, and the true gain of every treatment.
+
+Example n is a function of (seed, n), the photographs and the methods' weights. Examples are kept in files of 100, so a
+run that was interrupted goes on where it was; new weights of a method need a new folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.estimation.estimate import estimate_with_evidence
+from models.estimation.patches import FloatArray
+from models.estimation.training_data import SETS, draw_text
+from models.routing.gain_damage import KINDS, Damaged, damage
+from models.routing.treatments import TREATMENTS, gain_db, squared_error
+from models.run import Runner, RunSettings
+from models.training.photographs import IMAGE_SUFFIXES, read_rgb
+from models.types import DegradationEstimate, Estimated
+
+Picture = npt.NDArray[np.uint8]
+_IN_A_FILE = 100
+_HELD_BACK_EVERY = 5
+_SIDES, _SIDE_CHANCES = (128, 160, 192, 256), (0.3, 0.3, 0.25, 0.15)
+_GREY, _TEXT = 0.25, 0.04
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Evidence (N, E) float32, true gains (N, treatments) in dB, kind (N,) as index into KINDS, held_back (N,) bool.
+
+    before: mean squared error of the damaged pictures in grey levels². Pictures held back are never learned from.
+    """
+
+    evidence: FloatArray
+    gains: FloatArray
+    kind: npt.NDArray[np.int64]
+    held_back: npt.NDArray[np.bool_]
+    before: FloatArray
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> Examples:
+        """Return the examples where `chosen` (N,) is True."""
+        return Examples(
+            evidence=self.evidence[chosen],
+            gains=self.gains[chosen],
+            kind=self.kind[chosen],
+            held_back=self.held_back[chosen],
+            before=self.before[chosen],
+        )
+
+
+def photographs(data: Path) -> list[tuple[Path, bool]]:
+    """Return the training photographs below `data`/train, and of each whether it is held back: every fifth of a set.
+
+    Among those are the ones that the estimator did not learn from either. FileNotFoundError when a set is missing.
+    """
+    found: list[tuple[Path, bool]] = []
+    for name in SETS:
+        paths = sorted(path for path in (data / "train" / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
+            raise FileNotFoundError(f"no pictures in {data / 'train' / name}; point --data at the folder above train/")
+        found += [(path, index % _HELD_BACK_EVERY == 2) for index, path in enumerate(paths)]
+    return found
+
+
+def draw_clean(photo: Picture, rng: np.random.Generator) -> Picture:
+    """Return a crop of 128-256 px a side at full size or reduced up to 2.5 times; a quarter of them grey (H, W)."""
+    sides = [int(side) for side in rng.choice(_SIDES, 2, p=_SIDE_CHANCES)]
+    room = min(length / side for length, side in zip(photo.shape[:2], sides, strict=True))
+    reduction = float(rng.uniform(1.0, min(2.5, room))) if room > 1.0 and rng.random() < 0.5 else 1.0
+    height, width = (min(length, round(side * reduction)) for length, side in zip(photo.shape[:2], sides, strict=True))
+    top, left = int(rng.integers(photo.shape[0] - height + 1)), int(rng.integers(photo.shape[1] - width + 1))
+    crop = np.ascontiguousarray(photo[top : top + height, left : left + width])
+    if reduction > 1.0:
+        size = (min(width, sides[1]), min(height, sides[0]))
+        crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
+    crop = crop[:, ::-1] if rng.random() < 0.5 else crop
+    grey = rng.random() < _GREY
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2GRAY) if grey else crop, np.uint8)
+
+
+def treated(
+    runner: Runner, pictures: Sequence[npt.NDArray[Any]], estimates: Sequence[DegradationEstimate | None]
+) -> list[list[npt.NDArray[Any]]]:
+    """Return for every one of TREATMENTS the treated pictures; what treatments begin with in common is done once."""
+    done: dict[tuple[str, ...], list[npt.NDArray[Any]]] = {(): list(pictures)}
+    for treatment in TREATMENTS:
+        for length in range(1, len(treatment) + 1):
+            if treatment[:length] not in done:
+                before = done[treatment[: length - 1]]
+                done[treatment[:length]] = runner.apply(treatment[length - 1], before, estimates=estimates)
+    return [done[treatment] for treatment in TREATMENTS]
+
+
+def true_gains(
+    degraded: npt.NDArray[Any],
+    results: Sequence[npt.NDArray[Any]],
+    *,
+    clean: npt.NDArray[Any],
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> tuple[float, list[float]]:
+    """Return the mean squared error of a damaged picture in grey levels² and the gain in dB of each result."""
+    grown = None if mask is None else cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    before = squared_error(degraded, clean, mask=grown)
+    after = [squared_error(result, clean, mask=grown) for result in results]
+    return before, [gain_db(before=before, after=error) for error in after]
+
+
+def _example(photos: Sequence[tuple[Path, bool]], *, seed: int, index: int) -> tuple[Damaged, bool]:
+    rng = np.random.default_rng([seed, index])
+    path, held_back = photos[int(rng.integers(len(photos)))]
+    photo = draw_text(rng) if rng.random() < _TEXT else read_rgb(path)
+    return damage(draw_clean(photo, rng), rng), held_back
+
+
+def _measure(drawn: Sequence[tuple[Damaged, bool]], *, runner: Runner) -> Examples:
+    found = []
+    for example, _ in drawn:
+        mask = example.mask if example.known_mask else None
+        covered = Estimated(value=0.0 if mask is None else float(mask.mean()), confidence=0.9)
+        estimate, evidence = estimate_with_evidence(
+            example.degraded,
+            scratch_mask=mask,
+            scratch_coverage=covered,
+            jpeg_table_quality=example.table_quality,
+        )
+        if evidence is None:
+            raise ValueError(f"example: got a crop of {example.degraded.shape}, expected at least 32 x 32 pixels")
+        found.append((estimate, evidence))
+    results = treated(runner, [example.degraded for example, _ in drawn], [estimate for estimate, _ in found])
+    measured = [
+        true_gains(example.degraded, [column[i] for column in results], clean=example.clean, mask=example.mask)
+        for i, (example, _) in enumerate(drawn)
+    ]
+    return Examples(
+        evidence=np.stack([evidence for _, evidence in found]),
+        gains=np.array([gains for _, gains in measured], np.float32),
+        kind=np.array([KINDS.index(example.kind) for example, _ in drawn]),
+        held_back=np.array([held_back for _, held_back in drawn]),
+        before=np.array([before for before, _ in measured], np.float32),
+    )
+
+
+def make_examples(data: Path, *, out: Path, count: int, seed: int) -> Examples:
+    """Return `count` examples (rounded up to a whole file of 100), made where `out` does not hold them yet."""
+    photos = photographs(data)
+    runner = Runner(RunSettings(device="cpu"))
+    out.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for start in range(0, count, _IN_A_FILE):
+        path = out / f"examples-{seed}-{start:06d}.npz"
+        if not path.exists():
+            groups = []
+            for first in range(start, start + _IN_A_FILE, 20):
+                drawn = [_example(photos, seed=seed, index=index) for index in range(first, first + 20)]
+                groups.append(_measure(drawn, runner=runner))
+            merged = merge(groups)
+            partial = path.with_suffix(".part.npz")
+            np.savez(partial, **{name: getattr(merged, name) for name in Examples.__dataclass_fields__})
+            partial.rename(path)
+            print(f"{start + _IN_A_FILE} examples", flush=True)
+        with np.load(path) as stored:
+            parts.append(Examples(**{name: stored[name] for name in Examples.__dataclass_fields__}))
+    return merge(parts)
+
+
+def merge(parts: Sequence[Examples]) -> Examples:
+    """Return several sets of examples as one."""
+    names = Examples.__dataclass_fields__
+    return Examples(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def clean_evidence(data: Path, *, out: Path) -> FloatArray:
+    """Return the evidence (N, E) of the whole held-back photographs, undamaged; kept below `out`."""
+    path = out / "clean.npy"
+    if not path.exists():
+        rows = []
+        for photo, held_back in photographs(data):
+            if not held_back:
+                continue
+            _, evidence = estimate_with_evidence(
+                read_rgb(photo),
+                scratch_mask=None,
+                scratch_coverage=Estimated(value=0.0, confidence=0.9),
+                jpeg_table_quality=None,
+            )
+            rows.append(evidence)
+        np.save(path, np.stack([row for row in rows if row is not None]))
+    found: FloatArray = np.load(path)
+    return found

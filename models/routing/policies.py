@@ -1,0 +1,186 @@
+"""Routing as a family of policies behind one interface: estimate, scratches, options and gains to a plan.
+
+    rules            a table of conditions on the estimate
+    predicted-gain   the treatment that is expected to bring most, where that is sure
+    fixed:METHOD     the same method for every picture, to compare with
+
+All of them fill, correct colour and enlarge by the same rules; they differ in what is done against noise, blur and
+compression. An oracle, which knows the true gains, is `PredictedGain` given those (benchmarks alone can).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from models.routing.gains import GainThresholds, shipped_thresholds
+from models.routing.rules import POLICY as RULES
+from models.routing.rules import RoutingOptions, plan_around, plan_for
+from models.types import DegradationEstimate, Gain, Plan, ScratchReport, Step, Treatment
+
+PREDICTED_GAIN = "predicted-gain"
+FIXED = "fixed:"
+DEFAULT_POLICY = RULES
+
+
+class Policy(Protocol):
+    """Decides what is done to a picture; pure, so that a plan can be made again from what the catalogue holds."""
+
+    @property
+    def name(self) -> str:
+        """What the plan and the catalogue call it."""
+        ...
+
+    def plan(
+        self,
+        estimate: DegradationEstimate,
+        scratches: ScratchReport,
+        *,
+        options: RoutingOptions,
+        gains: Sequence[Gain] = (),
+    ) -> Plan:
+        """Return the plan of one picture; `gains` is what was predicted of every treatment, () = nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The conditions of `models.routing.rules`."""
+
+    name: str = RULES
+
+    def plan(
+        self,
+        estimate: DegradationEstimate,
+        scratches: ScratchReport,
+        *,
+        options: RoutingOptions,
+        gains: Sequence[Gain] = (),
+    ) -> Plan:
+        return plan_for(estimate, scratches, options=options, gains=gains)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """One method for every picture."""
+
+    method_id: str
+
+    @property
+    def name(self) -> str:
+        return FIXED + self.method_id
+
+    def plan(
+        self,
+        estimate: DegradationEstimate,
+        scratches: ScratchReport,
+        *,
+        options: RoutingOptions,
+        gains: Sequence[Gain] = (),
+    ) -> Plan:
+        strength = options.strength(self.method_id)
+        step = Step(method_id=self.method_id, strength=strength, reason=f"{self.method_id} was asked for every picture")
+        return plan_around((step,), estimate, scratches, options=options, policy=self.name, gains=gains)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedGain:
+    """The treatment with the highest expected gain among those that surely gain something; none = untouched."""
+
+    thresholds: GainThresholds = field(default_factory=shipped_thresholds)
+    name: str = PREDICTED_GAIN
+
+    def plan(
+        self,
+        estimate: DegradationEstimate,
+        scratches: ScratchReport,
+        *,
+        options: RoutingOptions,
+        gains: Sequence[Gain] = (),
+    ) -> Plan:
+        allowed = [gain for gain in gains if all(options.strength(method) > 0.0 for method in gain.treatment)]
+        sure = [gain for gain in allowed if self.thresholds.sure_gain_db(gain) > self.thresholds.least_gain_db]
+        best = max(sure, key=lambda gain: gain.gain_db, default=None)
+        likely = max(allowed, key=lambda gain: gain.gain_db, default=None)
+        return plan_around(
+            () if best is None else _steps(best, options=options, estimate=estimate),
+            estimate,
+            scratches,
+            options=options,
+            policy=self.name,
+            gains=gains,
+            untouched_reason=_reason_to_leave(likely),
+            doubt=self._doubt(best, likely),
+        )
+
+    def _doubt(self, best: Gain | None, likely: Gain | None) -> str | None:
+        if best is not None or likely is None or likely.gain_db <= self.thresholds.review_db:
+            return None
+        return f"{_named(likely.treatment)} may bring {_text(likely)}, which is too unsure to be done unseen"
+
+
+def _steps(gain: Gain, *, options: RoutingOptions, estimate: DegradationEstimate) -> tuple[Step, ...]:
+    first = f"{_named(gain.treatment)} is expected to bring {_text(gain)}; the picture shows {_seen(estimate)}"
+    reasons = [first, *(f"second step of it, after {method}" for method in gain.treatment[:-1])]
+    ids = [options.deblur_method if method == "deblur" else method for method in gain.treatment]
+    return tuple(
+        Step(method_id=method, strength=options.strength(method), reason=reason)
+        for method, reason in zip(ids, reasons, strict=True)
+    )
+
+
+def _named(treatment: Treatment) -> str:
+    return ", then ".join(treatment)
+
+
+def _text(gain: Gain) -> str:
+    return f"{gain.gain_db:+.1f} dB (± {gain.uncertainty_db:.1f})"
+
+
+def _reason_to_leave(likely: Gain | None) -> str:
+    if likely is None:
+        return "nothing is known of what a treatment would bring, so none is applied"
+    return f"no treatment is sure to improve it: {_named(likely.treatment)} comes nearest, with {_text(likely)}"
+
+
+def _seen(estimate: DegradationEstimate) -> str:
+    """Say what was estimated, however surely: the gain was not predicted from these numbers alone."""
+    parts = []
+    if (noise := estimate.noise_sigma).value is not None:
+        parts.append(f"noise of about σ {noise.value:.0f}")
+    if (blur := estimate.blur_sigma_px).value is not None:
+        parts.append(f"blur of about σ {blur.value:.1f} px")
+    if (quality := estimate.jpeg_quality).value is not None and quality.value < 100:
+        parts.append(f"JPEG quality {quality.value:.0f}")
+    return ", ".join(parts) or "nothing that could be measured"
+
+
+def get_policy(name: str) -> Policy:
+    """Return the policy called `name`; ValueError names the nearest one for another name or an unfit method."""
+    if name == RULES:
+        return Rules()
+    if name == PREDICTED_GAIN:
+        return PredictedGain()
+    if name.startswith(FIXED):
+        return Fixed(_treating_method(name.removeprefix(FIXED)))
+    known = [RULES, PREDICTED_GAIN, FIXED + "METHOD"]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"policy: got {name!r}, expected one of {', '.join(known)}{hint}")
+
+
+def _treating_method(method_id: str) -> str:
+    from models.registry import get_method, unavailable
+
+    method = get_method(method_id)
+    card = method.card
+    if card.needs_mask or card.scale > 1 or card.purpose == "colour":
+        raise ValueError(
+            f"policy {FIXED}{method_id}: expected a method against noise, blur or compression, got one for "
+            f"{card.purpose}; `lacuna methods` lists them"
+        )
+    if (missing := unavailable(method)) is not None:
+        raise ValueError(f"policy {FIXED}{method_id}: {missing}")
+    return method_id

@@ -1,0 +1,162 @@
+"""Policies behind one interface: what is expected decides, where it is sure; decisions keep their alternatives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.estimation.estimate import UNKNOWN, estimate_with_evidence
+from models.estimation.evidence import evidence_size
+from models.registry import get_method
+from models.routing.gains import WEIGHTS, GainThresholds, load_gain_network, predict_gains, shipped_thresholds
+from models.routing.policies import PREDICTED_GAIN, Fixed, PredictedGain, Rules, get_policy
+from models.routing.rules import RoutingOptions, plan_for
+from models.routing.treatments import TREATMENTS, gain_db, squared_error
+from models.types import DegradationEstimate, Gain, Plan, ScratchReport, from_json, to_json
+from models.weights import WEIGHTS_FOLDER
+from tests.models.test_routing import ESTIMATES, SCRATCHES, estimate, scratches, steps
+
+THRESHOLDS = GainThresholds(doubt=1.0, least_gain_db=0.1, review_db=1.0)
+GAINS = st.lists(
+    st.builds(
+        Gain,
+        treatment=st.sampled_from(TREATMENTS),
+        gain_db=st.floats(-12.0, 20.0),
+        uncertainty_db=st.floats(0.0, 10.0),
+    ),
+    max_size=4,
+    unique_by=lambda gain: gain.treatment,
+)
+
+
+def expected(**known: tuple[float, float]) -> tuple[Gain, ...]:
+    """Gains by method id with dashes as underscores; every other treatment surely does harm."""
+    named = {key.replace("_", "-"): value for key, value in known.items()}
+    pairs = [(treatment, named.get(treatment[0], (-5.0, 0.5))) for treatment in TREATMENTS]
+    return tuple(Gain(treatment=t, gain_db=gain, uncertainty_db=spread) for t, (gain, spread) in pairs)
+
+
+def planned(gains: tuple[Gain, ...], options: RoutingOptions | None = None) -> Plan:
+    policy = PredictedGain(thresholds=THRESHOLDS)
+    return policy.plan(estimate(), scratches(), options=options or RoutingOptions(), gains=gains)
+
+
+@given(estimate=ESTIMATES, report=SCRATCHES, gains=GAINS)
+def test_every_estimate_has_one_plan_by_expected_gain(
+    estimate: DegradationEstimate, report: ScratchReport, gains: list[Gain]
+) -> None:
+    policy, options = PredictedGain(thresholds=THRESHOLDS), RoutingOptions()
+    plan = policy.plan(estimate, report, options=options, gains=gains)
+    assert plan == policy.plan(estimate, report, options=options, gains=gains)
+    assert plan.policy == PREDICTED_GAIN
+    assert plan.reason.endswith(".")
+    assert sorted(plan.alternatives, key=lambda gain: gain.treatment) == sorted(gains, key=lambda gain: gain.treatment)
+    assert all(report.mask is not None or not get_method(step.method_id).card.needs_mask for step in plan.steps)
+    assert from_json(Plan, to_json(plan)) == plan
+
+
+def test_the_largest_sure_gain_is_taken() -> None:
+    assert steps(planned(expected(denoise=(2.0, 0.3), deblock=(1.0, 0.1)))) == ["denoise"]
+    assert steps(planned(expected(denoise=(2.0, 3.0), deblock=(1.0, 0.1)))) == ["deblock"]
+
+
+def test_what_is_not_sure_is_left_and_a_large_chance_is_reviewed() -> None:
+    little = planned(expected(deblur=(0.5, 0.6)))
+    assert little.untouched
+    assert not little.needs_review
+    assert "deblur comes nearest, with +0.5 dB (± 0.6)" in little.reason
+    large = planned(expected(deblur=(3.0, 4.0)))
+    assert large.untouched
+    assert large.needs_review
+    assert "deblur may bring +3.0 dB" in large.reason
+
+
+def test_without_predictions_nothing_is_done() -> None:
+    assert planned(()).untouched
+    assert "Nothing is known" in planned(()).reason
+
+
+def test_a_method_that_was_switched_off_is_passed_over() -> None:
+    gains = expected(denoise=(2.0, 0.3), deblock=(1.0, 0.1))
+    assert steps(planned(gains, RoutingOptions(strengths=(("denoise", 0.0),)))) == ["deblock"]
+    half = planned(gains, RoutingOptions(strengths=(("denoise", 0.5),)))
+    assert [step.strength for step in half.steps] == [0.5]
+
+
+def test_filling_and_enlarging_stay_with_the_rules() -> None:
+    options = RoutingOptions(strengths=(("upscale-x2", 1.0),))
+    policy = PredictedGain(thresholds=THRESHOLDS)
+    plan = policy.plan(estimate(), scratches(0.02), options=options, gains=expected(denoise=(2.0, 0.3)))
+    assert steps(plan) == ["fill", "denoise", "upscale-x2"]
+
+
+def test_rules_look_at_no_gain_but_record_them() -> None:
+    noisy, gains = estimate(noise_sigma=(25.0, 0.9)), expected(deblock=(9.0, 0.1))
+    plan = Rules().plan(noisy, scratches(), options=RoutingOptions(), gains=gains)
+    assert steps(plan) == steps(plan_for(noisy, scratches())) == ["denoise"]
+    assert plan.alternatives[0].treatment == ("deblock",)
+
+
+def test_a_fixed_method_is_planned_for_every_picture() -> None:
+    plan = get_policy("fixed:all-in-one").plan(estimate(), scratches(), options=RoutingOptions())
+    assert (steps(plan), plan.policy) == (["all-in-one"], "fixed:all-in-one")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rule", "did you mean 'rules'"),
+        ("fixed:fill", "got one for fill"),
+        ("fixed:upscale-x2", "got one for upscale"),
+        ("fixed:tonal-range", "got one for colour"),
+    ],
+)
+def test_policies_that_do_not_exist_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        get_policy(name)
+    assert get_policy("rules") == Rules()
+    assert get_policy("fixed:denoise") == Fixed("denoise")
+
+
+def test_gain_is_that_of_psnr_with_a_floor_of_one_level() -> None:
+    assert gain_db(before=100.0, after=10.0) == pytest.approx(10 * np.log10(101 / 11))
+    assert gain_db(before=0.0, after=0.0) == 0.0
+    assert gain_db(before=0.0, after=4.0) < -6.9
+
+
+def test_masked_pixels_do_not_count_as_error() -> None:
+    first, second = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
+    second[0, 0] = 255
+    mask = np.zeros((8, 8), bool)
+    mask[0, 0] = True
+    assert squared_error(first, second) > 0
+    assert squared_error(first, second, mask=mask) == 0
+
+
+def test_shipped_networks_are_small_sure_of_noise_and_leave_a_smooth_picture() -> None:
+    assert (WEIGHTS_FOLDER / f"{WEIGHTS}.safetensors").stat().st_size <= 300_000
+    assert load_gain_network().settings.inputs <= evidence_size()
+    assert shipped_thresholds().least_gain_db >= 0.1
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:192, 0:192]
+    clean = np.stack([128 + 60 * np.sin(rows / 17 + k) * np.cos(columns / 23) for k in range(3)], axis=2)
+    noisy = np.clip(np.rint(clean + rng.normal(0, 25, clean.shape)), 0, 255).astype(np.uint8)
+    found = {}
+    for name, image in (("noisy", noisy), ("clean", np.rint(clean).astype(np.uint8))):
+        known, evidence = estimate_with_evidence(
+            image, scratch_mask=None, scratch_coverage=UNKNOWN, jpeg_table_quality=None
+        )
+        gains = predict_gains(evidence)
+        assert [gain.gain_db for gain in gains] == sorted((gain.gain_db for gain in gains), reverse=True)
+        found[name] = get_policy(PREDICTED_GAIN).plan(known, scratches(), options=RoutingOptions(), gains=gains)
+    assert steps(found["noisy"]) in (["denoise"], ["all-in-one"])
+    assert found["clean"].untouched
+
+
+def test_tiny_pictures_have_no_prediction() -> None:
+    _, evidence = estimate_with_evidence(
+        np.zeros((20, 20), np.uint8), scratch_mask=None, scratch_coverage=UNKNOWN, jpeg_table_quality=80.0
+    )
+    assert predict_gains(evidence) == ()

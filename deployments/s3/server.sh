@@ -105,6 +105,9 @@ osd objectstore = bluestore
 # Sparse: what is not used takes no space on disk.
 bluestore block size = 10737418240
 osd memory target = 939524096
+# A store without replicas that got no CPU for 0.8 of this (default 20 s) answers no read of that pool ever again: its
+# lease to be read ran out, and only an answer of a replica would renew it ("waiting for readable").
+osd heartbeat grace = 1200
 run dir = $HOME_FOLDER/run
 admin socket = $HOME_FOLDER/run/\$name.\$pid.asok
 log file = $HOME_FOLDER/log/\$name.log
@@ -116,11 +119,13 @@ rgw frontends = beast endpoint=127.0.0.1:$PORT tcp_nodelay=1
 CONF
 }
 
+# Begun again when it ended: right after a crash the lock of the one before may still be held.
+monitor_up() { daemon mon ceph-mon -i a -f; timeout 10 ceph -s; }
+store_up() { daemon osd ceph-osd -i 0 -f; timeout 10 ceph osd stat | grep -q "1 up"; }
+
 start_store() {
-  daemon mon ceph-mon -i a -f
-  await 60 "the monitor" timeout 5 ceph -s
-  daemon osd ceph-osd -i 0 -f
-  await 60 "the store" sh -c 'timeout 5 ceph osd stat | grep -q "1 up"'
+  await 90 "the monitor" monitor_up
+  await 90 "the store" store_up
 }
 
 start_gateway() {
@@ -142,8 +147,7 @@ create() {
       --cap mgr 'allow profile osd'
     monmaptool --create --clobber --fsid "$fsid" --addv a "[v2:127.0.0.1:$MON_V2_PORT,v1:127.0.0.1:$MON_V1_PORT]" "$monmap"
     ceph-mon --mkfs -i a --monmap "$monmap" --keyring "$HOME_FOLDER/keyring"
-    daemon mon ceph-mon -i a -f
-    await 60 "the monitor" timeout 5 ceph -s
+    await 90 "the monitor" monitor_up
     ceph osd new "$store" 0
     ceph-osd -i 0 --mkfs --osd-uuid "$store"
   } >"$HOME_FOLDER/log/create.out" 2>&1 || fail 1 "it cannot be set up: $(tail -n 1 "$HOME_FOLDER/log/create.out")"
@@ -191,6 +195,7 @@ start() {
     [ -f "$CEPH_CONF" ] && grep -q "endpoint=127.0.0.1:$PORT " "$CEPH_CONF" ||
       fail 1 "$HOME_FOLDER was made for another port; set LACUNA_S3_PORT as then, or LACUNA_S3_HOME to a new folder."
     mkdir -p "$HOME_FOLDER/run"
+    write_settings "$(sed -n 's/^fsid = //p' "$CEPH_CONF")" # those of this script, also in a folder of an older one
     start_store
   else
     stop

@@ -56,6 +56,17 @@ def wait_until(done: Callable[[], bool], *, seconds: float, what: str) -> None:
         time.sleep(1)
 
 
+# Columns that say when and how long, where a workspace lies, which run it was and of which commit of the program.
+OF_THIS_RUN = ("finished_at", "seconds", "output_uri", "source_uri", "mask_uri", "run_id", "code_version")
+
+
+def content(filesystem: Any, destination: str) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Return the catalogue's rows without what belongs to a run, and every output's bytes."""
+    found = [{name: row[name] for name in row if name not in OF_THIS_RUN} for row in rows(destination)]
+    outputs = filesystem.cat(filesystem.find(f"{destination}/images"))
+    return found, {path.split("/images/")[1]: data for path, data in outputs.items()}
+
+
 def rows(destination: str) -> list[dict[str, Any]]:
     """Return the catalogue's rows, none while nothing is committed."""
     try:

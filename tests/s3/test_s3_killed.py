@@ -1,4 +1,4 @@
-"""kill -9 of the flow at ten random moments, from S3 to S3: after the rerun all is as if nothing had happened."""
+"""kill -9 of the flow or of the S3 server at random moments, from S3 to S3: all ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ from typing import Any
 
 import pytest
 from drawn_pictures import png
+from night import CHECKOUT, content
+from real_server import Server
 
-from storage.catalogue import query
-from storage.locations import Location
 from tasks.jobs import RestoreOptions
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(3600)]
-CHECKOUT = Path(__file__).parents[2]
 PICTURES = 18
 FLOW_KILLS = 10
+STORE_KILLS = 5
 OPTIONS = RestoreOptions(shard_images=2, workers=2, device="cpu", precision="float32", write_report=False)
 PROGRAM = (
     "import sys, flows.prefect_settings\nfrom flows.restore_archive import restore_archive\n"
     f"from tasks.jobs import RestoreOptions\nfrom storage.limits import IngestLimits\n"
     f"restore_archive(sys.argv[1], sys.argv[2], {OPTIONS!r})\n"
 )
-# Columns that say when and how long, where a workspace lies, which run it was and of which commit of the program.
-OF_THIS_RUN = ("finished_at", "seconds", "output_uri", "source_uri", "mask_uri", "run_id", "code_version")
 
 
 class Runs:
@@ -56,15 +54,6 @@ class Runs:
         with self.start(destination, cached=cached) as process:
             assert process.wait(600) == 0
         self.seconds = self.seconds or time.monotonic() - started
-
-    def content(self, destination: str) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-        """Return the catalogue's rows without what belongs to a run, and every output's bytes."""
-        found = query(
-            Location(destination).join("catalogue"), "SELECT * FROM images ORDER BY relative_path"
-        ).to_pylist()
-        rows = [{name: value for name, value in row.items() if name not in OF_THIS_RUN} for row in found]
-        outputs = self.filesystem.cat(self.filesystem.find(f"{destination}/images"))
-        return rows, {path.split("/images/")[1]: data for path, data in outputs.items()}
 
     def strangers(self, destination: str) -> list[str]:
         """Return objects that belong to no finished run: temporary names."""
@@ -91,8 +80,8 @@ def disturbed(runs: Runs, destination: str, *, name: str, disturb: Callable[[sub
 
 
 def check(runs: Runs, destination: str, *, undisturbed: str) -> None:
-    rows, outputs = runs.content(destination)
-    expected_rows, expected_outputs = runs.content(undisturbed)
+    rows, outputs = content(runs.filesystem, destination)
+    expected_rows, expected_outputs = content(runs.filesystem, undisturbed)
     assert rows == expected_rows
     assert outputs == expected_outputs
     assert runs.strangers(destination) == []
@@ -112,4 +101,20 @@ def test_the_flow_is_killed(runs: Runs, bucket: str) -> None:
         number += 1
         destination = f"s3://{bucket}/killed-{number}"
         kills += disturbed(runs, destination, name=f"killed-{number}", disturb=kill)
+        check(runs, destination, undisturbed=f"s3://{bucket}/undisturbed")
+
+
+def test_the_store_is_killed(runs: Runs, server: Server, bucket: str) -> None:
+    """The gateway is killed while it serves and comes back after some seconds; the run waits and needs no rerun."""
+    moments = random.Random(9)
+    for number in range(STORE_KILLS):
+        destination = f"s3://{bucket}/without-store-{number}"
+        with runs.start(destination, cached=f"without-store-{number}") as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(moments.uniform(0.3, 0.9) * runs.seconds)
+            assert process.poll() is None, "it was killed in the run's work"
+            server.control("gateway-stop")
+            time.sleep(moments.uniform(1.0, 8.0))
+            server.control("gateway-start")
+            assert process.wait(600) == 0
         check(runs, destination, undisturbed=f"s3://{bucket}/undisturbed")

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from drawn_pictures import png
+from night import content
 from real_server import Server
 
 import flows.prefect_settings  # noqa: F401 - before prefect
 from flows.restore_archive import restore_archive
 from flows.run_summary import BrokenShardsError
 from storage import patience
-from storage.catalogue import query
-from storage.locations import Location
 from storage.patience import Budgets, Patience
 from tasks.jobs import RestoreOptions
 from tasks.progress import listening
@@ -25,21 +24,12 @@ pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(600), pytest
 OPTIONS = RestoreOptions(shard_images=2, workers=2, device="cpu", precision="float32", write_report=False)
 PICTURES = 12
 GONE_SECONDS = 20
-_OF_THIS_RUN = ("run_id", "finished_at", "seconds", "output_uri", "source_uri", "mask_uri", "code_version")
 
 
 @pytest.fixture(scope="module")
 def source(filesystem: Any, bucket: str) -> str:
     filesystem.pipe({f"{bucket}/in/{n:02d}.png": png(n, noise_sigma=25 * (n % 2)) for n in range(PICTURES)})
     return f"s3://{bucket}/in"
-
-
-def content(filesystem: Any, destination: str) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Return the catalogue's rows without what belongs to a run, and every output's bytes."""
-    found = query(Location(destination).join("catalogue"), "SELECT * FROM images ORDER BY relative_path").to_pylist()
-    rows = [{name: row[name] for name in row if name not in _OF_THIS_RUN} for row in found]
-    outputs = filesystem.cat(filesystem.find(f"{destination}/images"))
-    return rows, {path.split("/images/")[1]: data for path, data in outputs.items()}
 
 
 @pytest.fixture

@@ -11,21 +11,13 @@ from typing import Any
 
 import pytest
 from drawn_pictures import png
-from night import CHECKOUT, Night, rows, wait_until
+from night import CHECKOUT, Night, content, rows, wait_until
 from real_server import Server
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(3600)]
 PICTURES = 24
 KILLS = 4
 SETTINGS = "shard_images = 2\n"
-# Columns that say when and how long, where a workspace lies, which run it was and of which commit of the program.
-OF_THIS_RUN = ("finished_at", "seconds", "output_uri", "source_uri", "mask_uri", "run_id", "code_version")
-
-
-def content(filesystem: Any, destination: str) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    found = [{name: row[name] for name in row if name not in OF_THIS_RUN} for row in rows(destination)]
-    outputs = filesystem.cat(filesystem.find(f"{destination}/images"))
-    return found, {path.split("/images/")[1]: data for path, data in outputs.items()}
 
 
 def patient(night: Night) -> None:
@@ -64,6 +56,4 @@ def test_the_worker_is_killed(server: Server, filesystem: Any, place: str, tmp_p
                     seconds=900,
                     what=f"the night after kill {kill}",
                 )
-            found = content(filesystem, destination)
-            assert found[0] == expected[0]
-            assert found[1] == expected[1]
+            assert content(filesystem, destination) == expected

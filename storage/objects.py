@@ -40,8 +40,8 @@ def asked(uri: str, *, size: int = 0, writing: bool = False) -> Iterator[float]:
 
 def _too_slow(uri: str, allowed: float) -> str:
     return (
-        f"The store did not serve {uri} within {allowed:.0f} s, what an object of its size may take "
-        f"({OBJECT_SECONDS} and a second per MB); check the network or allow more, then run again."
+        f"The store did not serve {uri} within {allowed:.0f} s; check the endpoint (AWS_ENDPOINT_URL) and the network, "
+        f"allow large objects more by {OBJECT_SECONDS}, then run again."
     )
 
 

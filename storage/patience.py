@@ -11,7 +11,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from storage.errors import PatienceLeft
@@ -106,10 +107,21 @@ class Patience:
         self._lines: dict[tuple[str, bool], _Line] = {}
         self._holds: dict[tuple[str, bool], _Hold] = {}
         self._lock = threading.Lock()
+        self._hurry = threading.local()
 
     def allowed_seconds(self, size: int) -> float:
         """Return how long one request for `size` bytes may take, all tries of the store's client together."""
-        return self.budgets.object_seconds + size / SLOWEST_BYTES_PER_SECOND
+        most: float = getattr(self._hurry, "seconds", math.inf)
+        return min(most, self.budgets.object_seconds + size / SLOWEST_BYTES_PER_SECOND)
+
+    @contextmanager
+    def hurried(self, seconds: float) -> Iterator[None]:
+        """Let no request of this thread take longer than `seconds`: for a first look, while somebody waits."""
+        self._hurry.seconds = seconds
+        try:
+            yield
+        finally:
+            self._hurry.seconds = math.inf
 
     def answered(self, uri: str, *, writing: bool) -> None:
         """Note that the store answered a request for `uri`."""

@@ -20,12 +20,15 @@ from storage.catalogue import query
 from storage.errors import IngestError
 from storage.locations import Location
 from storage.outputs import check_destination, check_writable
+from storage.patience import patience
 from tasks.jobs import RestoreOptions
 from tasks.progress import listening
 
 # How much of an image's work each stage is, roughly; the bar moves by it until the image's shard is done.
 _SHARES = {"ingest": 0.05, "detect": 0.15, "estimate": 0.1, "restore": 0.6, "measure": 0.1}
 _SHOWN_FAILURES = 10
+# Who typed the command waits; a run that has begun is more patient.
+_FIRST_LOOK_SECONDS = 12.0
 # A picture this close to its reference is not damaged: it is the reference, saved once more.
 _AS_GOOD_AS_CLEAN_DB = 40
 
@@ -131,14 +134,17 @@ def _check_places(source: str, destination: str, *, untouched: bool) -> None:
 
     untouched: only try to write there once there is something to write, which the flow does.
     """
-    if not Location(source).exists():
-        raise IngestError("missing", f"There is no {source}; expected a directory, .zip, .tar, .tar.gz or s3:// URL.")
-    target = Location(destination)
-    check_destination(source, target)
-    if untouched:
-        target.exists()
-    else:
-        check_writable(destination)
+    with patience().hurried(_FIRST_LOOK_SECONDS):
+        if not Location(source).exists():
+            raise IngestError(
+                "missing", f"There is no {source}; expected a directory, .zip, .tar, .tar.gz or s3:// URL."
+            )
+        target = Location(destination)
+        check_destination(source, target)
+        if untouched:
+            target.exists()
+        else:
+            check_writable(destination)
 
 
 def _print_what_is_left(summary: RunSummary, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -108,6 +109,13 @@ def test_a_server_that_does_not_answer(server: Server, source: str, place: str, 
     bucket = source.rsplit("/", 1)[0]
     said = _refusal(bucket, place, settings=_settings(server, AWS_ENDPOINT_URL=endpoint), server=server)
     assert endpoint in said, "a bucket that cannot be asked about is not called missing"
+
+
+def test_a_server_that_takes_connections_and_says_nothing(server: Server, place: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        said = _refusal(f"{place}/in", place, settings=_settings(server, AWS_ENDPOINT_URL=endpoint), server=server)
+    assert "did not serve" in said
 
 
 def test_a_local_source_and_a_store_that_is_gone(server: Server, tmp_path: Path, place: str) -> None:

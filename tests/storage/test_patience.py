@@ -287,3 +287,11 @@ def test_a_store_that_never_answers_holds_nobody_longer(
         work(Location(silent_store))
     assert time.monotonic() - begun < 10, "the client alone would take two minutes"
     assert "very-secret" not in f"{caught.value}{caught.value.__cause__}"
+
+
+def test_a_first_look_at_a_silent_store_does_not_take_its_seconds(silent_store: str) -> None:
+    started = time.monotonic()
+    with patience.patience().hurried(1.0), pytest.raises(StoreUnavailableError, match="within 1 s"):
+        Location(silent_store).exists()
+    assert time.monotonic() - started < 20, "not the 300 seconds of an object"
+    assert patience.patience().allowed_seconds(0) == 300

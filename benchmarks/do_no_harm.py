@@ -1,7 +1,7 @@
-"""`python -m benchmarks.do_no_harm [--data DIR]`: which clean pictures would be touched, and why; none should be.
+"""`python -m benchmarks.do_no_harm [--data DIR] [--policy NAME]`: which clean pictures would be touched, and why.
 
-Runs detection, estimation and the default routing on CBSD68, Set5 and Set14 (87 pictures), exactly as `lacuna restore`
-does for files without JPEG tables, and prints every picture whose plan is not empty.
+None should be. Runs detection, estimation and routing on CBSD68, Set5 and Set14 (87 pictures), exactly as `lacuna
+restore` does for files without JPEG tables, and prints every picture whose plan is not empty.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from models.routing.assess import assess
+from models.routing.policies import DEFAULT_POLICY, get_policy
 from models.scratches.detector import load_detector
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
 
@@ -20,23 +21,26 @@ SETS = ("CBSD68", "Set5", "Set14")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.do_no_harm", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LACUNA_DATA", "../shared/data")))
+    parser.add_argument("--policy", default=DEFAULT_POLICY, help="rules, predicted-gain or fixed:METHOD")
     arguments = parser.parse_args()
-    network, touched, count = load_detector(), 0, 0
+    policy = get_policy(arguments.policy)
+    network, touched, review, count = load_detector(), 0, 0, 0
     for name in SETS:
         for path in sorted((arguments.data / "test" / name).iterdir()):
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
-            found = assess(read_rgb(path), detector=network)
+            found = assess(read_rgb(path), detector=network, policy=policy)
             plan, report = found.plan, found.scratches
             count += 1
             touched += not plan.untouched
+            review += plan.needs_review
             if not plan.untouched or report.mask is not None:
                 verb = "untouched" if plan.untouched else "touched"
                 print(
                     f"{verb}: {name}/{path.name}: scratches {report.coverage:.3%} in {report.components} places, "
                     f"confidence {report.confidence:.2f}; {plan.reason}"
                 )
-    print(f"{count - touched} of {count} clean pictures would be left untouched")
+    print(f"{policy.name}: {count - touched} of {count} clean pictures would be left untouched, {review} for review")
 
 
 if __name__ == "__main__":

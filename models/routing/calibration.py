@@ -5,7 +5,7 @@ Everything here is measured on training photographs that were held back, never o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -18,17 +18,22 @@ from models.routing.gains import GainThresholds
 LARGEST_HARM_DB = 0.1
 # What may happen to held-back pictures: no clean one touched, this share harmed, this share of the clean ones doubted.
 _HARMED_SHARE, _DOUBTED_SHARE = 0.01, 0.01
-_DOUBTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-_LEAST_GAINS_DB = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+_DOUBTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+_STARTS = (0.0, 0.5, 1.0, 2.0)
+_LEAST_GAINS_DB = (0.1, 0.2, 0.3, 0.5)
 _REVIEWS_DB = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:
-    """Expected gains and their deviations, (N, treatments) in dB."""
+    """Expected gains and their deviations, (N, treatments) in dB.
+
+    shown: (N, treatments), whether the estimate shows the fault that a treatment is for; None = it is not asked.
+    """
 
     gains: FloatArray
     deviations: FloatArray
+    shown: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +48,13 @@ class Outcome:
 
 def decide(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np.int64]:
     """Return the chosen treatment of every picture (N,), -1 = untouched; as `models.routing.policies.PredictedGain`."""
-    sure = predicted.gains - thresholds.doubt * predicted.deviations > thresholds.least_gain_db
+    sure = predicted.gains - np.array(thresholds.doubts, np.float32) * predicted.deviations > thresholds.least_gain_db
     worth = np.where(sure, predicted.gains, -np.inf)
-    return np.where(sure.any(axis=1), worth.argmax(axis=1), -1)
+    best = worth.argmax(axis=1)
+    kept = sure.any(axis=1)
+    if predicted.shown is not None:
+        kept &= predicted.shown[np.arange(len(best)), best]
+    return np.where(kept, best, -1)
 
 
 def doubted(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np.bool_]:
@@ -72,25 +81,44 @@ def widening(predicted: Predictions, gains: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(np.square(np.clip(errors, -5.0, 5.0)).mean(axis=0)), np.float32)
 
 
-def _grid() -> Iterator[GainThresholds]:
-    for doubt, least in product(_DOUBTS, _LEAST_GAINS_DB):
-        yield GainThresholds(doubt=doubt, least_gain_db=least)
-
-
 def choose_thresholds(predicted: Predictions, gains: FloatArray, *, clean: Predictions) -> GainThresholds:
     """Return the thresholds with the highest mean gain that harm at most 1 % and touch no clean picture.
 
-    predicted, gains: of held-back pictures of every kind, (N, treatments). clean: of whole undamaged ones. With these,
-    the lowest review threshold that marks at most 1 % of the clean ones.
+    predicted, gains: of held-back pictures of every kind, (N, treatments). clean: of whole undamaged ones. Doubts are
+    moved one after the other, from several beginnings, until none can be bettered. With these, the lowest review
+    threshold that marks at most 1 % of the clean ones.
     """
-    fit = []
-    for thresholds in _grid():
+
+    def badness(thresholds: GainThresholds) -> tuple[int, float, float]:
         found = outcome(decide(predicted, thresholds), gains)
         touched = int((decide(clean, thresholds) >= 0).sum())
-        fit.append((touched, max(found.harmed, _HARMED_SHARE), -found.gain_db, thresholds))
-    best = min(fit, key=lambda row: row[:3])[3]
+        return touched, max(found.harmed, _HARMED_SHARE), -found.gain_db
+
+    count = gains.shape[1]
+    starts = [
+        GainThresholds(doubts=(start,) * count, least_gain_db=least)
+        for start, least in product(_STARTS, _LEAST_GAINS_DB)
+    ]
+    best = min((_bettered(start, badness) for start in starts), key=badness)
     for review in _REVIEWS_DB:
         best = replace(best, review_db=review)
         if doubted(clean, best).mean() <= _DOUBTED_SHARE:
             break
     return best
+
+
+def _bettered(
+    thresholds: GainThresholds, badness: Callable[[GainThresholds], tuple[int, float, float]]
+) -> GainThresholds:
+    """Return thresholds that no change of a single doubt betters."""
+    least = badness(thresholds)
+    while True:
+        before = least
+        for index in range(len(thresholds.doubts)):
+            for doubt in _DOUBTS:
+                doubts = (*thresholds.doubts[:index], doubt, *thresholds.doubts[index + 1 :])
+                tried = replace(thresholds, doubts=doubts)
+                if (found := badness(tried)) < least:
+                    thresholds, least = tried, found
+        if least == before:
+            return thresholds

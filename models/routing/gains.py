@@ -7,7 +7,7 @@ windows of the picture have been read already for the estimate, so that a predic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -29,17 +29,22 @@ _REACH = 4.0
 class GainThresholds:
     """How sure a gain must be, chosen on training pictures that were held back; see `models.routing.calibration`.
 
-    doubt: how many deviations below its expected gain a treatment is taken to bring. least_gain_db: what it must bring
-    then. review_db: an untouched picture with an expected gain above this is marked for review.
+    doubts: for each of TREATMENTS how many deviations below its expected gain it is taken to bring. Noise is mistaken
+    for texture more often than blocks are for anything, so they differ. least_gain_db: what it must bring then.
+    review_db: an untouched picture with an expected gain above this is marked for review.
     """
 
-    doubt: float = 1.0
+    doubts: tuple[float, ...] = (1.0,) * len(TREATMENTS)
     least_gain_db: float = 0.1
     review_db: float = 1.0
 
     def sure_gain_db(self, gain: Gain) -> float:
         """Return the lower bound of a gain."""
-        return gain.gain_db - self.doubt * gain.uncertainty_db
+        return gain.gain_db - self.doubts[TREATMENTS.index(gain.treatment)] * gain.uncertainty_db
+
+    def numbers(self) -> tuple[float, ...]:
+        """Return all of them as they are stored beside the weights."""
+        return (*self.doubts, self.least_gain_db, self.review_db)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,7 @@ class GainSettings:
 
     inputs: int
     members: int = 5
-    hidden: int = 48
+    hidden: int = 64
     outputs: int = len(TREATMENTS)
 
 
@@ -62,13 +67,14 @@ class GainNetwork(nn.Module):
         self.register_buffer("middle", torch.zeros(inputs))
         self.register_buffer("spread", torch.ones(inputs))
         self.register_buffer("widening", torch.ones(outputs))
-        self.register_buffer("thresholds", torch.zeros(len(fields(GainThresholds))))
+        self.register_buffer("thresholds", torch.zeros(len(GainThresholds().numbers())))
         self.middle: Tensor
         self.spread: Tensor
         self.widening: Tensor
         self.thresholds: Tensor
         self.members = nn.ModuleList(
             nn.Sequential(
+                nn.Dropout(0.05),
                 nn.Linear(inputs, hidden),
                 nn.SiLU(),
                 nn.Dropout(0.2),
@@ -99,7 +105,7 @@ class GainNetwork(nn.Module):
     def chosen_thresholds(self) -> GainThresholds:
         """Return the thresholds that were chosen for these weights."""
         values = [round(value, 4) for value in self.thresholds.tolist()]
-        return GainThresholds(**dict(zip((field.name for field in fields(GainThresholds)), values, strict=True)))
+        return GainThresholds(doubts=tuple(values[:-2]), least_gain_db=values[-2], review_db=values[-1])
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from models.routing.gains import GainThresholds, shipped_thresholds
 from models.routing.rules import POLICY as RULES
-from models.routing.rules import RoutingOptions, plan_around, plan_for
+from models.routing.rules import RoutingOptions, plan_around, plan_for, shows_fault
 from models.types import DegradationEstimate, Gain, Plan, ScratchReport, Step, Treatment
 
 PREDICTED_GAIN = "predicted-gain"
@@ -87,10 +87,15 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class PredictedGain:
-    """The treatment with the highest expected gain among those that surely gain something; none = untouched."""
+    """The treatment with the highest expected gain among those that surely gain something; none = untouched.
+
+    two_witnesses: besides, the estimate must show the fault that it treats, as strong as the rules treat it from. What
+    is learned may be sure and wrong about a texture unlike all it has seen.
+    """
 
     thresholds: GainThresholds = field(default_factory=shipped_thresholds)
     name: str = PREDICTED_GAIN
+    two_witnesses: bool = True
 
     def plan(
         self,
@@ -103,22 +108,28 @@ class PredictedGain:
         allowed = [gain for gain in gains if all(options.strength(method) > 0.0 for method in gain.treatment)]
         sure = [gain for gain in allowed if self.thresholds.sure_gain_db(gain) > self.thresholds.least_gain_db]
         best = max(sure, key=lambda gain: gain.gain_db, default=None)
+        unseen = best is not None and self.two_witnesses and not _shown(best, estimate=estimate, options=options)
         likely = max(allowed, key=lambda gain: gain.gain_db, default=None)
+        chosen = None if unseen else best
         return plan_around(
-            () if best is None else _steps(best, options=options, estimate=estimate),
+            () if chosen is None else _steps(chosen, options=options, estimate=estimate),
             estimate,
             scratches,
             options=options,
             policy=self.name,
             gains=gains,
-            untouched_reason=_reason_to_leave(likely),
-            doubt=self._doubt(best, likely),
+            untouched_reason=_reason_to_leave(best if unseen else likely, unseen=unseen),
+            doubt=None if chosen is not None else self._doubt(likely),
         )
 
-    def _doubt(self, best: Gain | None, likely: Gain | None) -> str | None:
-        if best is not None or likely is None or likely.gain_db <= self.thresholds.review_db:
+    def _doubt(self, likely: Gain | None) -> str | None:
+        if likely is None or likely.gain_db <= self.thresholds.review_db:
             return None
         return f"{_named(likely.treatment)} may bring {_text(likely)}, which is too unsure to be done unseen"
+
+
+def _shown(gain: Gain, *, estimate: DegradationEstimate, options: RoutingOptions) -> bool:
+    return all(shows_fault(estimate, method_id=method, thresholds=options.thresholds) for method in gain.treatment)
 
 
 def _steps(gain: Gain, *, options: RoutingOptions, estimate: DegradationEstimate) -> tuple[Step, ...]:
@@ -139,9 +150,11 @@ def _text(gain: Gain) -> str:
     return f"{gain.gain_db:+.1f} dB (± {gain.uncertainty_db:.1f})"
 
 
-def _reason_to_leave(likely: Gain | None) -> str:
+def _reason_to_leave(likely: Gain | None, *, unseen: bool) -> str:
     if likely is None:
         return "nothing is known of what a treatment would bring, so none is applied"
+    if unseen:
+        return f"{_named(likely.treatment)} is expected to bring {_text(likely)}, but too little of its fault is seen"
     return f"no treatment is sure to improve it: {_named(likely.treatment)} comes nearest, with {_text(likely)}"
 
 
@@ -152,7 +165,7 @@ def _seen(estimate: DegradationEstimate) -> str:
         parts.append(f"noise of about σ {noise.value:.0f}")
     if (blur := estimate.blur_sigma_px).value is not None:
         parts.append(f"blur of about σ {blur.value:.1f} px")
-    if (quality := estimate.jpeg_quality).value is not None and quality.value < 100:
+    if (quality := estimate.jpeg_quality).value is not None and quality.value < 96:
         parts.append(f"JPEG quality {quality.value:.0f}")
     return ", ".join(parts) or "nothing that could be measured"
 

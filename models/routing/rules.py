@@ -230,6 +230,22 @@ def _treatment(finding: _Finding) -> tuple[Step, ...]:
     return tuple(step for step in (condition(finding) for condition in faults) if step is not None)
 
 
+def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Thresholds) -> bool:
+    """Whether the fault that a method treats is estimated as strong as the rules treat it from, however unsure.
+
+    True for a method against mixtures, whose parts hide each other, and for every other one.
+    """
+    noise, quality, blur = (
+        measured.value for measured in (estimate.noise_sigma, estimate.jpeg_quality, estimate.blur_sigma_px)
+    )
+    seen = {
+        "denoise": noise is not None and noise >= thresholds.noise_sigma,
+        "deblock": quality is not None and quality <= thresholds.jpeg_quality,
+        "deblur": blur is not None and blur >= thresholds.blur_sigma_px,
+    }
+    return seen.get(method_id, True)
+
+
 def plan_for(
     estimate: DegradationEstimate,
     scratches: ScratchReport,

@@ -10,26 +10,35 @@ from __future__ import annotations
 import argparse
 import math
 import subprocess
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.estimation.estimate import UNKNOWN
 from models.estimation.evidence import ESTIMATE_SIZE, evidence_size
+from models.estimation.network import QUANTITIES, decode
 from models.estimation.patches import FloatArray
 from models.routing.calibration import Outcome, Predictions, choose_thresholds, decide, outcome, widening
 from models.routing.gain_damage import KINDS
 from models.routing.gain_data import Examples, clean_evidence, make_examples
 from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, GainThresholds
+from models.routing.rules import Thresholds, plan_for, shows_fault
 from models.routing.treatments import TREATMENTS
 from models.training.export import DATA
+from models.types import DegradationEstimate, Estimated, ScratchReport
 from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights, weights_sha256
 
 # Gains beyond these are learned as these: nothing depends on how much worse than that it would get.
 _LABEL_RANGE_DB = (-5.0, 20.0)
+_METHODS = tuple(treatment[0] for treatment in TREATMENTS)
+_NO_SCRATCHES = ScratchReport(
+    coverage=0.0, components=0, confidence=1.0, threshold=0.5, mask=None, mask_sha256=None, detector="none"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +46,7 @@ class TrainingSettings:
     """How long and how fast to learn. inputs: how many values of the evidence the networks see."""
 
     inputs: int
-    steps: int = 1500
+    steps: int = 4000
     batch: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
@@ -78,18 +87,21 @@ def train(examples: Examples, settings: TrainingSettings) -> GainNetwork:
     return network.eval()
 
 
-def predict(network: GainNetwork, evidence: FloatArray) -> Predictions:
+def predict(network: GainNetwork, evidence: FloatArray, *, two_witnesses: bool = True) -> Predictions:
     """Return what the networks expect of every row of evidence."""
     with torch.inference_mode():
         gains, deviations = network(torch.from_numpy(evidence))
-    return Predictions(gains=gains.numpy(), deviations=deviations.numpy())
+    shown = shown_by(evidence) if two_witnesses else None
+    return Predictions(gains=gains.numpy(), deviations=deviations.numpy(), shown=shown)
 
 
 def calibrate(network: GainNetwork, held_back: Examples, *, clean: FloatArray) -> GainThresholds:
     """Widen the deviations to fit the errors on held-back examples, choose the thresholds, and store both."""
-    network.widening.copy_(torch.from_numpy(widening(predict(network, held_back.evidence), held_back.gains)))
+    network.widening.fill_(1.0)
+    labels = np.clip(held_back.gains, *_LABEL_RANGE_DB)
+    network.widening.copy_(torch.from_numpy(widening(predict(network, held_back.evidence), labels)))
     thresholds = choose_thresholds(predict(network, held_back.evidence), held_back.gains, clean=predict(network, clean))
-    network.thresholds.copy_(torch.tensor(astuple(thresholds)))
+    network.thresholds.copy_(torch.tensor(thresholds.numbers()))
     return thresholds
 
 
@@ -107,7 +119,39 @@ def ridge(examples: Examples, held_back: Examples, *, weight: float = 1.0) -> Pr
     solved = np.linalg.solve(known.T @ known + weight * np.eye(known.shape[1]), known.T @ target)
     deviation = np.std(known @ solved - target, axis=0)
     expected = (terms(held_back.evidence) @ solved).astype(np.float32)
-    return Predictions(gains=expected, deviations=np.broadcast_to(deviation, expected.shape).astype(np.float32))
+    spread = np.broadcast_to(deviation, expected.shape).astype(np.float32)
+    return Predictions(gains=expected, deviations=spread, shown=shown_by(held_back.evidence))
+
+
+def estimates_of(evidence: FloatArray) -> list[DegradationEstimate]:
+    """Return the estimates that the evidence (N, E) begins with."""
+    values = decode(torch.from_numpy(evidence[:, 0 : 2 * len(QUANTITIES) : 2])).tolist()
+    confidences = evidence[:, 1 : 2 * len(QUANTITIES) : 2].tolist()
+    others = dict.fromkeys(("scratch_coverage", "fading", "colour_cast"), UNKNOWN)
+    found = []
+    for row, trust in zip(values, confidences, strict=True):
+        known = {
+            name: Estimated(value=value, confidence=confidence)
+            for name, value, confidence in zip(QUANTITIES, row, trust, strict=True)
+        }
+        found.append(DegradationEstimate(**known, **others))
+    return found
+
+
+def rules_choice(evidence: FloatArray) -> npt.NDArray[np.int64]:
+    """Return what the rules choose for every row of evidence, -1 = nothing; of two methods the first."""
+    plans = [plan_for(estimate, _NO_SCRATCHES) for estimate in estimates_of(evidence)]
+    return np.array([_METHODS.index(plan.steps[0].method_id) if plan.steps else -1 for plan in plans])
+
+
+def shown_by(evidence: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return of every row of evidence and every treatment whether the estimate shows its fault, (N, treatments)."""
+    limits = Thresholds()
+    rows = [
+        [shows_fault(estimate, method_id=method, thresholds=limits) for method in _METHODS]
+        for estimate in estimates_of(evidence)
+    ]
+    return np.array(rows)
 
 
 def mean_error_db(predicted: Predictions, gains: FloatArray) -> float:
@@ -117,7 +161,9 @@ def mean_error_db(predicted: Predictions, gains: FloatArray) -> float:
 
 def compare_inputs(examples: Examples, held_back: Examples, *, clean: FloatArray) -> None:
     """Print how well gains are predicted, and decided by, from the estimates alone and from all evidence."""
-    print("held-back photographs               error dB   gain dB   regret dB   harmed   clean touched   k, least dB")
+    print(
+        "held-back photographs               error dB   gain dB   regret dB   harmed   clean touched   doubts, least dB"
+    )
     plain = ridge(examples, held_back)
     clean_rows = Examples(
         evidence=clean,
@@ -131,22 +177,29 @@ def compare_inputs(examples: Examples, held_back: Examples, *, clean: FloatArray
         network = train(examples, TrainingSettings(inputs=inputs))
         calibrate(network, held_back, clean=clean)
         rows.append((label, predict(network, held_back.evidence), predict(network, clean)))
+    found = outcome(rules_choice(held_back.evidence), held_back.gains)
+    touched = int((rules_choice(clean) >= 0).sum())
+    print(f"{'rules':44s}{found.gain_db:10.3f}{found.regret_db:12.3f}{found.harmed:9.2%}{touched:8d} of {len(clean)}")
     for label, predicted, on_clean in rows:
         thresholds = choose_thresholds(predicted, held_back.gains, clean=on_clean)
         found = outcome(decide(predicted, thresholds), held_back.gains)
         touched = int((decide(on_clean, thresholds) >= 0).sum())
         print(
             f"{label:36s}{mean_error_db(predicted, held_back.gains):8.3f}{found.gain_db:10.3f}{found.regret_db:12.3f}"
-            f"{found.harmed:9.2%}{touched:8d} of {len(clean)}     {thresholds.doubt:g}, {thresholds.least_gain_db:g}"
+            f"{found.harmed:9.2%}{touched:8d} of {len(clean)}     {thresholds.doubts}, {thresholds.least_gain_db:g}"
         )
+
+
+def _rounded(found: Outcome) -> dict[str, float]:
+    return {field.name: round(getattr(found, field.name), 4) for field in fields(found)}
 
 
 def _metrics(network: GainNetwork, held_back: Examples, *, clean: FloatArray) -> dict[str, Any]:
     thresholds = network.chosen_thresholds()
     predicted, on_clean = predict(network, held_back.evidence), predict(network, clean)
     found: Outcome = outcome(decide(predicted, thresholds), held_back.gains)
-    errors = np.abs(predicted.gains - held_back.gains) / predicted.deviations
-    measured = {field.name: round(getattr(found, field.name), 4) for field in fields(found)}
+    errors = np.abs(predicted.gains - np.clip(held_back.gains, *_LABEL_RANGE_DB)) / predicted.deviations
+    measured = _rounded(found)
     measured |= {
         "mean_error_db": round(mean_error_db(predicted, held_back.gains), 4),
         "within_one_deviation": round(float((errors < 1).mean()), 4),
@@ -154,8 +207,12 @@ def _metrics(network: GainNetwork, held_back: Examples, *, clean: FloatArray) ->
         "best_possible_gain_db": round(float(np.maximum(held_back.gains.max(1), 0).mean()), 4),
     }
     touched = int((decide(on_clean, thresholds) >= 0).sum())
+    alone = outcome(decide(replace(predicted, shown=None), thresholds), held_back.gains)
+    rules = outcome(rules_choice(held_back.evidence), held_back.gains)
     return {
         f"{len(held_back.gains)} damaged crops of held-back training photographs": measured,
+        "the same, without asking what the estimate shows": _rounded(alone),
+        "the same, by the rules": _rounded(rules),
         f"{len(clean)} whole clean held-back photographs": {"touched": touched},
         "thresholds": {field.name: getattr(thresholds, field.name) for field in fields(thresholds)},
         "learned with": {method: weights_sha256(method)[:16] for (method,) in TREATMENTS},
@@ -168,8 +225,7 @@ def _print_kinds(network: GainNetwork, held_back: Examples) -> None:
     for index, name in enumerate(KINDS):
         chosen = held_back.kind == index
         if chosen.any():
-            part = Predictions(gains=predicted.gains[chosen], deviations=predicted.deviations[chosen])
-            found = outcome(decide(part, thresholds), held_back.gains[chosen])
+            found = outcome(decide(predicted, thresholds)[chosen], held_back.gains[chosen])
             print(
                 f"  {name:16s}{int(chosen.sum()):5d}  gain {found.gain_db:+.3f}  regret {found.regret_db:.3f}  "
                 f"harmed {found.harmed:.1%}  treated {found.treated:.0%}"

@@ -42,11 +42,12 @@ def test_damage_is_a_function_of_the_generator_and_keeps_the_shape() -> None:
 
 
 def made(count: int, *, seed: int) -> Examples:
-    """Examples whose first gain follows the first value of the evidence, all others being harm."""
+    """Examples with noise of σ 5-60, whose first gain follows it (the first value of the evidence); others are harm."""
     rng = np.random.default_rng(seed)
     evidence = rng.normal(0, 1, (count, evidence_size())).astype(np.float32)
     gains = np.full((count, COUNT), -3.0, np.float32)
-    gains[:, 0] = 2 * evidence[:, 0] + rng.normal(0, 0.3, count)
+    evidence[:, 0] = rng.uniform(1.8, 4.1, count)
+    gains[:, 0] = 4 * (evidence[:, 0] - 3) + rng.normal(0, 0.3, count)
     return Examples(
         evidence=evidence,
         gains=gains,
@@ -83,10 +84,11 @@ def test_a_decision_of_arrays_is_that_of_the_policy() -> None:
     network = GainNetwork(GainSettings(inputs=ESTIMATE_SIZE)).eval()
     torch.nn.init.normal_(network.members[0][-1].bias, std=3.0)
     evidence = np.random.default_rng(0).normal(0, 2, (50, evidence_size())).astype(np.float32)
-    thresholds = GainThresholds(doubt=0.4, least_gain_db=0.1, review_db=0.5)
-    policy, predicted = PredictedGain(thresholds=thresholds), predict(network, evidence)
+    thresholds = GainThresholds(doubts=(0.4, 0.2, 0.8, 0.0), least_gain_db=0.1, review_db=0.5)
+    policy, predicted = PredictedGain(thresholds=thresholds), predict(network, evidence, two_witnesses=False)
+    faulty = estimate(noise_sigma=(9.0, 0.1), jpeg_quality=(30.0, 0.1), blur_sigma_px=(1.5, 0.1))
     rows = zip(decide(predicted, thresholds), doubted(predicted, thresholds), strict=True)
     for (index, unsure), gains in zip(rows, gains_of(evidence, network=network), strict=True):
-        plan = policy.plan(estimate(), scratches(), options=RoutingOptions(), gains=gains)
+        plan = policy.plan(faulty, scratches(), options=RoutingOptions(), gains=gains)
         assert [step.method_id for step in plan.steps] == ([] if index < 0 else list(TREATMENTS[index]))
         assert plan.needs_review == unsure

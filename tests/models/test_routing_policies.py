@@ -18,7 +18,8 @@ from models.types import DegradationEstimate, Gain, Plan, ScratchReport, from_js
 from models.weights import WEIGHTS_FOLDER
 from tests.models.test_routing import ESTIMATES, SCRATCHES, estimate, scratches, steps
 
-THRESHOLDS = GainThresholds(doubt=1.0, least_gain_db=0.1, review_db=1.0)
+THRESHOLDS = GainThresholds(doubts=(1.0,) * 4, least_gain_db=0.1, review_db=1.0)
+FAULTY = estimate(noise_sigma=(9.0, 0.1), jpeg_quality=(30.0, 0.1), blur_sigma_px=(1.5, 0.1))
 GAINS = st.lists(
     st.builds(
         Gain,
@@ -40,7 +41,7 @@ def expected(**known: tuple[float, float]) -> tuple[Gain, ...]:
 
 def planned(gains: tuple[Gain, ...], options: RoutingOptions | None = None) -> Plan:
     policy = PredictedGain(thresholds=THRESHOLDS)
-    return policy.plan(estimate(), scratches(), options=options or RoutingOptions(), gains=gains)
+    return policy.plan(FAULTY, scratches(), options=options or RoutingOptions(), gains=gains)
 
 
 @given(estimate=ESTIMATES, report=SCRATCHES, gains=GAINS)
@@ -73,6 +74,16 @@ def test_what_is_not_sure_is_left_and_a_large_chance_is_reviewed() -> None:
     assert "deblur may bring +3.0 dB" in large.reason
 
 
+def test_a_fault_that_the_estimate_does_not_show_is_left_for_review() -> None:
+    gains, options = expected(denoise=(6.0, 1.0), deblock=(0.9, 0.1)), RoutingOptions()
+    plan = PredictedGain(thresholds=THRESHOLDS).plan(estimate(), scratches(), options=options, gains=gains)
+    assert plan.untouched
+    assert plan.needs_review
+    assert "too little of its fault is seen" in plan.reason
+    alone = PredictedGain(thresholds=THRESHOLDS, two_witnesses=False)
+    assert steps(alone.plan(estimate(), scratches(), options=options, gains=gains)) == ["denoise"]
+
+
 def test_without_predictions_nothing_is_done() -> None:
     assert planned(()).untouched
     assert "Nothing is known" in planned(()).reason
@@ -88,7 +99,7 @@ def test_a_method_that_was_switched_off_is_passed_over() -> None:
 def test_filling_and_enlarging_stay_with_the_rules() -> None:
     options = RoutingOptions(strengths=(("upscale-x2", 1.0),))
     policy = PredictedGain(thresholds=THRESHOLDS)
-    plan = policy.plan(estimate(), scratches(0.02), options=options, gains=expected(denoise=(2.0, 0.3)))
+    plan = policy.plan(FAULTY, scratches(0.02), options=options, gains=expected(denoise=(2.0, 0.3)))
     assert steps(plan) == ["fill", "denoise", "upscale-x2"]
 
 

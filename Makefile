@@ -76,7 +76,7 @@ clean: ## remove results of `make restore` and caches of the tools, not the virt
 distclean: clean ## also remove the virtual environment
 	rm -rf $(VENV) *.egg-info
 
-.PHONY: s3 s3-stop test-s3 benchmark-s3
+.PHONY: s3 s3-stop test-s3 test-s3-kills benchmark-s3
 
 s3: ## install (Debian, root) and start a real S3 server on loopback; prints where its endpoint and keys are
 	@deployments/s3/server.sh start
@@ -85,7 +85,10 @@ s3-stop: ## stop it; what it holds stays (`deployments/s3/server.sh remove` dele
 	@deployments/s3/server.sh stop
 
 test-s3: $(STAMP) ## the storage tests on the S3 server, which is started if it does not run
-	$(BIN)/python -m pytest -m s3 -rs tests/s3
+	$(BIN)/python -m pytest -m "s3 and not slow" -rs tests/s3
+
+test-s3-kills: $(STAMP) ## kill -9 of flow, worker and S3 server, and scheduled nights, on that server (an hour)
+	$(BIN)/python -m pytest -m "s3 and slow" -rs tests/s3
 
 benchmark-s3: $(STAMP) ## small pictures from S3 to S3 against the same from disk to disk
 	$(BIN)/python -m benchmarks.s3_throughput

@@ -29,7 +29,7 @@ from flows.run_plan import finish_run, prepare_run
 from flows.run_summary import BrokenShardsError, RunSummary, summarize_run
 from flows.run_work import Work, begin_work, jobs_in_time, plan_work, replace_rows
 from models.types import to_json
-from storage.errors import StoreUnavailableError
+from storage.errors import StorageError
 from tasks.caching import run_stage
 from tasks.catalogue import commit_rows
 from tasks.detect import detect_scratches
@@ -39,7 +39,7 @@ from tasks.jobs import RestoreOptions, ShardJob, ShardSummary
 from tasks.measure import measure_results, previews_kept
 from tasks.progress import announce
 from tasks.restore import intact_outputs, restore_images
-from tasks.retrying import store_given_up
+from tasks.retrying import ends_the_run
 from tasks.route import route_shard
 from tasks.sources import close_source
 
@@ -98,7 +98,7 @@ def restore_archive(
     if work.nothing:
         return summary
     summary = replace(summary, store_gone=ended.store_gone)
-    with suppress(StoreUnavailableError) if ended.store_gone else nullcontext():
+    with suppress(StorageError, OSError) if ended.store_gone else nullcontext():
         summary = replace(summary, report_uri=finish_run(run, work, summary=summary, started_at=started_at))
     RunArtifacts(run.run_id).finish(summary)
     if ended.broken:
@@ -137,7 +137,7 @@ def _carry_out(run: ShardJob, work: Work, *, window: Window, ended: _Ended) -> N
             replace_rows(run, work, job=job)
         else:
             ended.broken.append((job, str(outcome)))
-            if store_given_up(outcome):
+            if ends_the_run(outcome):
                 ended.store_gone = ended.store_gone or str(outcome)
         artifacts.progress((len(ended.done) + len(ended.broken)) / len(work.jobs))
 

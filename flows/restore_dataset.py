@@ -29,7 +29,7 @@ from tasks.datasets.jobs import DatasetJob, DatasetOptions, ShardOutcome
 from tasks.datasets.making import ShardMaker, commit_made, find_outcome, parts_of
 from tasks.datasets.statistics import Totals
 from tasks.progress import announce
-from tasks.retrying import NETWORK_FAULTS, store_given_up
+from tasks.retrying import NETWORK_FAULTS, ends_the_run
 
 _RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
 _RETRIED: dict[str, Any] = {"cache_policy": NO_CACHE, **NETWORK_FAULTS}
@@ -76,7 +76,7 @@ def restore_dataset(source: str, destination: str, options: DatasetOptions | Non
             totals.add(outcome)
         else:
             totals.lose(shard=f"{job.number:06d}", samples=len(job.samples), error=str(outcome))
-            if store_given_up(outcome):
+            if ends_the_run(outcome):
                 store_gone.set()
     complete = not (window.over or store_gone.is_set())
     return finish_dataset(source, run, totals, complete=complete, seconds=time.perf_counter() - started)

@@ -59,5 +59,9 @@ class OutputError(StorageError):
     """A result cannot be written where or how it was asked for."""
 
 
+class NoRoomError(StorageError):
+    """The disk is full, or a quota is used up: nothing more can be written, whichever picture it is."""
+
+
 class CatalogueError(StorageError):
     """The catalogue is missing, a row does not fit its schema, or a query is wrong."""

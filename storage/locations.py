@@ -24,6 +24,7 @@ from storage.errors import OutputError
 from storage.faults import explained, response_code
 from storage.objects import ObjectFile, Upload, asked, give_up, listed, unfinished
 from storage.patience import UNKNOWN_BYTES
+from storage.room import room_at
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # A listing cached by one client hides what another worker wrote since.
@@ -199,27 +200,22 @@ class Location:
             with self._asked(size=len(data), writing=True) as limit:
                 self.filesystem.pipe_file(self.key, data, **limit)
             return
-        temporary = self._temporary()
-        try:
+        with self._temporary() as temporary:
             _write_synced(temporary, data)
             os.replace(temporary, self.local_path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def create_exclusive(self, data: bytes) -> bool:
         """Create the object whole and return True; return False, changing nothing, when it exists already."""
         if not self.is_local:
             return self._create_object(data)
-        temporary = self._temporary()
-        try:
+        with self._temporary() as temporary:
             _write_synced(temporary, data)
-            # link fails when the name is taken, and makes the finished file appear in one step.
-            os.link(temporary, self.local_path)
-            return True
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
+            try:
+                # link fails when the name is taken, and makes the finished file appear in one step.
+                os.link(temporary, self.local_path)
+            except FileExistsError:
+                return False
+        return True
 
     def _create_object(self, data: bytes) -> bool:
         with self._asked(size=len(data), writing=True) as limit:
@@ -245,20 +241,17 @@ class Location:
     @contextmanager
     def writing(self) -> Iterator[Path]:
         """Yield a temporary local file to fill; it becomes this object, whole, when the block ends without an error."""
-        folder = None if self.is_local else Path(tempfile.mkdtemp(prefix="lacuna-"))
-        temporary = self._temporary() if folder is None else folder / self.name
-        try:
+        if not self.is_local:
+            with tempfile.TemporaryDirectory(prefix="lacuna-") as folder:
+                with room_at(Path(folder)):
+                    yield Path(folder, self.name)
+                self.put_file(Path(folder, self.name))
+            return
+        with self._temporary() as temporary:
             yield temporary
-            if folder is not None:
-                self.put_file(temporary)
-                return
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             os.replace(temporary, self.local_path)
-        finally:
-            temporary.unlink(missing_ok=True)
-            if folder is not None:
-                folder.rmdir()
 
     def delete(self) -> None:
         """Remove the object; nothing happens when there is none."""
@@ -311,9 +304,16 @@ class Location:
         """Return the sorted relative paths of every object below `prefix`."""
         return [entry.path for entry in self.entries(prefix)]
 
-    def _temporary(self) -> Path:
-        self.local_path.parent.mkdir(parents=True, exist_ok=True)
-        return self.local_path.parent / f".{secrets.token_hex(8)}.part"
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Yield a name beside this file to write to, which is gone afterwards; NoRoomError when the disk is full."""
+        with room_at(self.local_path):
+            self.local_path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.local_path.parent / f".{secrets.token_hex(8)}.part"
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

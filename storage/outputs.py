@@ -20,10 +20,13 @@ from storage.formats.page import DecodedPage, Samples, enlarged_samples
 from storage.formats.png import grey_png
 from storage.limits import IngestLimits
 from storage.locations import Location
+from storage.room import check_room
 
 RestoredPage = tuple[ImageRecord, npt.NDArray[Any] | None]
 _BLOCK = 1 << 22
 PROBE = ".lacuna-"
+# A quota that is used up still takes an empty file.
+_PROBE_BYTES = 1 << 16
 
 
 def check_destination(source: str, destination: Location) -> None:
@@ -48,9 +51,15 @@ def check_destination(source: str, destination: Location) -> None:
 
 
 def check_writable(destination: str) -> None:
-    """Raise OSError or StorageError when nothing can be written there: by writing an empty object and removing it."""
-    probe = Location(destination).join(f"{PROBE}{os.getpid()}-{time.time_ns()}")
-    probe.write_bytes_atomic(b"")
+    """Raise OSError or StorageError when nothing can be written there: by writing an object and removing it.
+
+    NoRoomError for a full disk.
+    """
+    place = Location(destination)
+    if place.is_local:
+        check_room(place.local_path)
+    probe = place.join(f"{PROBE}{os.getpid()}-{time.time_ns()}")
+    probe.write_bytes_atomic(bytes(_PROBE_BYTES))
     probe.delete()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from storage.faults import is_transient
+from storage.room import out_of_room
 from tasks.jobs import Failure
 
 ResultT = TypeVar("ResultT")
@@ -15,12 +16,12 @@ _LONGEST_TEXT = 2000
 def attempt(work: Callable[[], ResultT], *, stage: str) -> tuple[ResultT | None, Failure | None]:
     """Return (what `work` returned, None), or (None, the failure) when it raised.
 
-    Transient faults are raised again: they concern the store, not the image, and the task retries them.
+    Transient faults and full disks are raised again: they concern the store, not the image.
     """
     try:
         return work(), None
     except Exception as error:
-        if is_transient(error):
+        if is_transient(error) or out_of_room(error):
             raise
         return None, failure_of(error, stage=stage)
 

@@ -14,6 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.faults import is_transient, patience_left
+from storage.room import out_of_room
 
 WorkT = TypeVar("WorkT", bound=Callable[..., Any])
 # Faults nobody keeps the time of, such as those of a network folder, are tried again this often.
@@ -33,9 +34,11 @@ def retry_if_transient(task: Any, task_run: Any, state: Any) -> bool:
     return int(task_run.run_count) <= ATTEMPTS_AGAIN if left == "unknown" else left == "some"
 
 
-def store_given_up(outcome: object) -> bool:
-    """Whether what a task ended with says that its store has been gone for too long to begin anything more."""
-    return isinstance(outcome, BaseException) and patience_left(outcome) == "none for the store"
+def ends_the_run(outcome: object) -> bool:
+    """Whether what a task ended with says that nothing more can be begun: a full disk, or a store gone for too long."""
+    if not isinstance(outcome, BaseException):
+        return False
+    return patience_left(outcome) == "none for the store" or out_of_room(outcome)
 
 
 # How every task that reads or writes a store is tried again, as arguments of `task`.

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.dask_settings import DaskSettings
+from flows.home import lacuna_home
 from flows.run_options import check_methods
 from flows.run_summary import BrokenShardsError, RunSummary
 from models.types import to_json
@@ -21,6 +22,7 @@ from storage.errors import IngestError
 from storage.locations import Location
 from storage.outputs import check_destination, check_writable
 from storage.patience import patience
+from storage.room import check_room
 from tasks.jobs import RestoreOptions
 from tasks.progress import listening
 
@@ -52,7 +54,8 @@ def run(
             summary = restore_archive(source, destination, options, dask)
     except BrokenShardsError as error:
         summary = error.summary
-    gain = mean_gain(summary) if options.reference is not None and not summary.nothing_to_do else None
+    told = summary.nothing_to_do or summary.store_gone  # of which there are no pictures, or no end
+    gain = None if told or options.reference is None else mean_gain(summary)
     if as_json:
         print_json(
             {**to_json(summary), "mean_psnr_db": None if gain is None else {"before": gain[0], "after": gain[1]}}
@@ -134,6 +137,7 @@ def _check_places(source: str, destination: str, *, untouched: bool) -> None:
 
     untouched: only try to write there once there is something to write, which the flow does.
     """
+    check_room(lacuna_home())
     with patience().hurried(_FIRST_LOOK_SECONDS):
         if not Location(source).exists():
             raise IngestError(

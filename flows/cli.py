@@ -66,7 +66,7 @@ SourceArgument = Annotated[
 def restore(
     source: SourceArgument,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URL for results, outside the source.")],
-    policy: PolicyOption = "rules",
+    policy: PolicyOption = "predicted-gain",
     fill: FillOption = "fill",
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
@@ -132,7 +132,7 @@ def restore(
 @app.command(epilog=_EXIT_CODES)
 def inspect(
     source: SourceArgument,
-    policy: PolicyOption = "rules",
+    policy: PolicyOption = "predicted-gain",
     fill: FillOption = "fill",
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,

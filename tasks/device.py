@@ -40,13 +40,13 @@ def identify(options: RestoreOptions, *, code_version: str) -> Identities:
     from models.registry import METHODS
     from models.routing.gains import WEIGHTS as GAINS
     from models.scratches.detector import WEIGHTS_NAME as DETECTOR
-    from models.weights import weight_names, weights_sha256
+    from models.weights import weights_sha256
 
     chosen = runner(options.device, options.precision, options.tile)
     return Identities(
         detector=weights_sha256(DETECTOR),
         estimator=weights_sha256(ESTIMATOR),
-        gains=weights_sha256(GAINS) if GAINS in weight_names() else "",
+        gains=weights_sha256(GAINS),
         methods=tuple(sorted((method.card.id, chosen.weights_sha256(method.card.id)) for method in METHODS)),
         device=chosen.device,
         precision=chosen.precision,

@@ -40,7 +40,7 @@ class RestoreOptions:
     """
 
     collection: str | None = None
-    policy: str = "rules"
+    policy: str = "predicted-gain"
     allow_colour: bool = False
     fill_method: str = "fill"
     strengths: tuple[tuple[str, float], ...] = ()

@@ -18,7 +18,7 @@ from models.estimation.evidence import evidence_size
 from models.estimation.patches import FloatArray
 from models.routing.treatments import TREATMENTS
 from models.types import Gain
-from models.weights import load_weights, weight_names
+from models.weights import load_weights
 
 WEIGHTS = "predicted-gain"
 # Evidence further than this many deviations from what was learned from is read as if it lay there.
@@ -139,8 +139,4 @@ def ranked(gains: list[float], deviations: list[float]) -> tuple[Gain, ...]:
 
 def predict_gains(evidence: FloatArray | None) -> tuple[Gain, ...]:
     """Return what every treatment is expected to bring one picture, the largest first; () where nothing is known."""
-    return (
-        ()
-        if evidence is None or WEIGHTS not in weight_names()
-        else gains_of(evidence[None], network=load_gain_network())[0]
-    )
+    return () if evidence is None else gains_of(evidence[None], network=load_gain_network())[0]

@@ -22,7 +22,7 @@ from models.types import DegradationEstimate, Gain, Plan, ScratchReport, Step, T
 
 PREDICTED_GAIN = "predicted-gain"
 FIXED = "fixed:"
-DEFAULT_POLICY = RULES
+DEFAULT_POLICY = PREDICTED_GAIN
 
 
 class Policy(Protocol):

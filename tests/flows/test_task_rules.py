@@ -71,7 +71,7 @@ def test_key_is_step_version_and_sha256() -> None:
         (replace(JOB, identities=replace(JOB.identities, estimator="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, allow_colour=True)), {"route", "restore", "measure"}),
         (replace(JOB, identities=replace(JOB.identities, gains="x")), {"estimate", "route", "restore", "measure"}),
-        (replace(JOB, options=replace(JOB.options, policy="predicted-gain")), {"route", "restore", "measure"}),
+        (replace(JOB, options=replace(JOB.options, policy="rules")), {"route", "restore", "measure"}),
         (replace(JOB, destination="file:///other"), {"restore", "measure"}),
         (replace(JOB, identities=replace(JOB.identities, methods=(("denoise", "x"),))), {"restore", "measure"}),
         (replace(JOB, reference_sha256="x"), {"measure"}),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from models.types import (
     DegradationEstimate,
     Estimated,
+    Gain,
     ImageRecord,
     MetricRecord,
     OutputRecord,
@@ -26,6 +27,7 @@ from models.types import (
     ScratchReport,
     Step,
     StepOutcome,
+    from_json,
 )  # fmt: skip
 from storage.catalogue import (
     IMAGES,
@@ -199,7 +201,9 @@ def test_rows_of_records_fit_the_schema(root: Location) -> None:
     scratches = ScratchReport(
         coverage=0.1, components=3, confidence=0.9, threshold=0.5, mask="m", mask_sha256=B, detector="unet-1"
     )
-    plan = Plan(steps=(Step(method_id="denoise", strength=1.0, reason="noisy"),), reason="noisy", policy="v1")
+    gain = Gain(treatment=("denoise",), gain_db=3.0, uncertainty_db=0.5)
+    step = Step(method_id="denoise", strength=1.0, reason="noisy")
+    plan = Plan(steps=(step,), reason="noisy", policy="v1", alternatives=(gain,))
     output = OutputRecord(
         image_id=A, relative_path="a/b.tif", status="restored", output_uri="file:///out/a/b.tif", output_sha256=B,
         mask_uri=None, error_kind=None, error_text=None, seconds=1.5,
@@ -218,6 +222,7 @@ def test_rows_of_records_fit_the_schema(root: Location) -> None:
     found = query(root, "SELECT * FROM images WHERE noise_sigma IS NOT NULL").to_pylist()[0]
     assert (found["noise_sigma_confidence"], found["fading"], found["weights_sha256s"]) == (0.5, None, [B])
     assert json.loads(found["plan_json"])[0]["method_id"] == "denoise"
+    assert from_json(Gain, json.loads(found["plan_alternatives_json"])[0]) == gain
     assert query(root, "SELECT error_kind FROM images WHERE status = 'quarantined'").num_rows == 1
     assert query(root, "SELECT method_id FROM steps")["method_id"].to_pylist() == ["denoise"]
 

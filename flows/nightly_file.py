@@ -193,6 +193,7 @@ _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "device": ("device", _text),
     "precision": ("precision", _one_of(*_PRECISIONS)),
     "reference": ("reference", _text),
+    "policy": ("policy", _text),
     "seed": ("seed", _count(0, 2**31 - 1)),
     "shard_images": ("shard_images", _count(1, 100_000)),
     "workers": ("workers", _count(1, 64)),

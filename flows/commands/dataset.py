@@ -12,6 +12,7 @@ from flows.commands.options import (
     DeviceOption,
     FillOption,
     JsonOption,
+    PolicyOption,
     Precision,
     PrecisionOption,
     SeedOption,
@@ -84,6 +85,7 @@ def dataset(
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
+    policy: PolicyOption = "predicted-gain",
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Output shards in progress at once.")] = 2,
@@ -111,6 +113,7 @@ def dataset(
         member=member,
         restore=RestoreOptions(
             allow_colour=correct_colour,
+            policy=policy,
             fill_method=fill,
             strengths=_strengths(strength, upscale=upscale),
             device=device,

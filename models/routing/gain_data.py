@@ -31,17 +31,20 @@ _GREY, _TEXT = 0.25, 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sides:
-    """Lengths in pixels that the sides of a crop are drawn from, and how often each."""
+class Crops:
+    """Lengths in pixels that the sides of a crop are drawn from, and how often each; and whether all stay undamaged."""
 
     name: str
     lengths: tuple[int, ...]
     chances: tuple[float, ...]
+    clean: bool = False
 
 
-LARGE = Sides(name="examples", lengths=(128, 160, 192, 256), chances=(0.3, 0.3, 0.25, 0.15))
+LARGE = Crops(name="examples", lengths=(128, 160, 192, 256), chances=(0.3, 0.3, 0.25, 0.15))
 # The published pairs of mixed faults are 63 px wide; what is estimated of so little differs from that of a page.
-SMALL = Sides(name="small", lengths=(60, 64, 80, 96), chances=(0.25, 0.35, 0.25, 0.15))
+SMALL = Crops(name="small", lengths=(60, 64, 80, 96), chances=(0.25, 0.35, 0.25, 0.15))
+# Fine texture and strong edges without any fault, which are rare and easily taken for one.
+CLEAN = Crops(name="clean", lengths=(96, 128, 192, 256), chances=(0.25, 0.3, 0.25, 0.2), clean=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,7 @@ def photographs(data: Path) -> list[tuple[Path, bool]]:
     return found
 
 
-def draw_clean(photo: Picture, rng: np.random.Generator, *, of: Sides = LARGE) -> Picture:
+def draw_clean(photo: Picture, rng: np.random.Generator, *, of: Crops = LARGE) -> Picture:
     """Return a crop of such sides at full size or reduced up to 2.5 times; a quarter of them grey (H, W)."""
     sides = [int(side) for side in rng.choice(of.lengths, 2, p=of.chances)]
     room = min(length / side for length, side in zip(photo.shape[:2], sides, strict=True))
@@ -125,11 +128,12 @@ def true_gains(
     return before, [gain_db(before=before, after=error) for error in after]
 
 
-def _example(photos: Sequence[tuple[Path, bool]], *, of: Sides, seed: int, index: int) -> tuple[Damaged, bool]:
+def _example(photos: Sequence[tuple[Path, bool]], *, of: Crops, seed: int, index: int) -> tuple[Damaged, bool]:
     rng = np.random.default_rng([seed, index])
     path, held_back = photos[int(rng.integers(len(photos)))]
     photo = draw_text(rng) if rng.random() < _TEXT else read_rgb(path)
-    return damage(draw_clean(photo, rng, of=of), rng), held_back
+    clean = draw_clean(photo, rng, of=of)
+    return Damaged(kind="clean", degraded=clean, clean=clean) if of.clean else damage(clean, rng), held_back
 
 
 def _measure(drawn: Sequence[tuple[Damaged, bool]], *, runner: Runner) -> Examples:
@@ -160,7 +164,7 @@ def _measure(drawn: Sequence[tuple[Damaged, bool]], *, runner: Runner) -> Exampl
     )
 
 
-def make_examples(data: Path, *, out: Path, count: int, seed: int, of: Sides = LARGE) -> Examples:
+def make_examples(data: Path, *, out: Path, count: int, seed: int, of: Crops = LARGE) -> Examples:
     """Return `count` examples (rounded up to a whole file of 100), made where `out` does not hold them yet."""
     photos = photographs(data)
     runner = Runner(RunSettings(device="cpu"))

@@ -1,7 +1,7 @@
 """Examples for learning what treatments bring: the evidence of a damaged crop, and the true gain of every treatment.
 
-Example n of a size is a function of (seed, n), the photographs and the methods' weights. Examples are kept in files of
-100, so a run that was interrupted goes on where it was; new weights of a method need a new folder.
+Example n is a function of (seed, n), the photographs and the methods' weights. Examples are kept in files of 100, so a
+run that was interrupted goes on where it was; new weights of a method need a new folder.
 """
 
 from __future__ import annotations
@@ -27,24 +27,8 @@ from models.types import DegradationEstimate, Estimated
 Picture = npt.NDArray[np.uint8]
 _IN_A_FILE = 100
 _HELD_BACK_EVERY = 5
+_SIDES, _SIDE_CHANCES = (128, 160, 192, 256), (0.3, 0.3, 0.25, 0.15)
 _GREY, _TEXT = 0.25, 0.04
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crops:
-    """Lengths in pixels that the sides of a crop are drawn from, and how often each; and whether all stay undamaged."""
-
-    name: str
-    lengths: tuple[int, ...]
-    chances: tuple[float, ...]
-    clean: bool = False
-
-
-LARGE = Crops(name="examples", lengths=(128, 160, 192, 256), chances=(0.3, 0.3, 0.25, 0.15))
-# The published pairs of mixed faults are 63 px wide; what is estimated of so little differs from that of a page.
-SMALL = Crops(name="small", lengths=(60, 64, 80, 96), chances=(0.25, 0.35, 0.25, 0.15))
-# Fine texture and strong edges without any fault, which are rare and easily taken for one.
-CLEAN = Crops(name="clean", lengths=(96, 128, 192, 256), chances=(0.25, 0.3, 0.25, 0.2), clean=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +69,9 @@ def photographs(data: Path) -> list[tuple[Path, bool]]:
     return found
 
 
-def draw_clean(photo: Picture, rng: np.random.Generator, *, of: Crops = LARGE) -> Picture:
-    """Return a crop of such sides at full size or reduced up to 2.5 times; a quarter of them grey (H, W)."""
-    sides = [int(side) for side in rng.choice(of.lengths, 2, p=of.chances)]
+def draw_clean(photo: Picture, rng: np.random.Generator) -> Picture:
+    """Return a crop of 128-256 px a side at full size or reduced up to 2.5 times; a quarter of them grey (H, W)."""
+    sides = [int(side) for side in rng.choice(_SIDES, 2, p=_SIDE_CHANCES)]
     room = min(length / side for length, side in zip(photo.shape[:2], sides, strict=True))
     reduction = float(rng.uniform(1.0, min(2.5, room))) if room > 1.0 and rng.random() < 0.5 else 1.0
     height, width = (min(length, round(side * reduction)) for length, side in zip(photo.shape[:2], sides, strict=True))
@@ -128,12 +112,11 @@ def true_gains(
     return before, [gain_db(before=before, after=error) for error in after]
 
 
-def _example(photos: Sequence[tuple[Path, bool]], *, of: Crops, seed: int, index: int) -> tuple[Damaged, bool]:
+def _example(photos: Sequence[tuple[Path, bool]], *, seed: int, index: int) -> tuple[Damaged, bool]:
     rng = np.random.default_rng([seed, index])
     path, held_back = photos[int(rng.integers(len(photos)))]
     photo = draw_text(rng) if rng.random() < _TEXT else read_rgb(path)
-    clean = draw_clean(photo, rng, of=of)
-    return Damaged(kind="clean", degraded=clean, clean=clean) if of.clean else damage(clean, rng), held_back
+    return damage(draw_clean(photo, rng), rng), held_back
 
 
 def _measure(drawn: Sequence[tuple[Damaged, bool]], *, runner: Runner) -> Examples:
@@ -164,24 +147,24 @@ def _measure(drawn: Sequence[tuple[Damaged, bool]], *, runner: Runner) -> Exampl
     )
 
 
-def make_examples(data: Path, *, out: Path, count: int, seed: int, of: Crops = LARGE) -> Examples:
+def make_examples(data: Path, *, out: Path, count: int, seed: int) -> Examples:
     """Return `count` examples (rounded up to a whole file of 100), made where `out` does not hold them yet."""
     photos = photographs(data)
     runner = Runner(RunSettings(device="cpu"))
     out.mkdir(parents=True, exist_ok=True)
     parts = []
     for start in range(0, count, _IN_A_FILE):
-        path = out / f"{of.name}-{seed}-{start:06d}.npz"
+        path = out / f"examples-{seed}-{start:06d}.npz"
         if not path.exists():
             groups = []
             for first in range(start, start + _IN_A_FILE, 20):
-                drawn = [_example(photos, of=of, seed=seed, index=index) for index in range(first, first + 20)]
+                drawn = [_example(photos, seed=seed, index=index) for index in range(first, first + 20)]
                 groups.append(_measure(drawn, runner=runner))
             merged = merge(groups)
             partial = path.with_suffix(".part.npz")
             np.savez(partial, **{name: getattr(merged, name) for name in Examples.__dataclass_fields__})
             partial.rename(path)
-            print(f"{start + _IN_A_FILE} {of.name}", flush=True)
+            print(f"{start + _IN_A_FILE} examples", flush=True)
         with np.load(path) as stored:
             parts.append(Examples(**{name: stored[name] for name in Examples.__dataclass_fields__}))
     return merge(parts)

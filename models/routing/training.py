@@ -25,7 +25,7 @@ from models.estimation.network import QUANTITIES, decode
 from models.estimation.patches import FloatArray
 from models.routing.calibration import Outcome, Predictions, choose_thresholds, decide, outcome, widening
 from models.routing.gain_damage import KINDS
-from models.routing.gain_data import CLEAN, SMALL, Examples, clean_evidence, make_examples, merge
+from models.routing.gain_data import Examples, clean_evidence, make_examples
 from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, GainThresholds
 from models.routing.rules import Thresholds, plan_for, shows_fault
 from models.routing.treatments import TREATMENTS
@@ -237,7 +237,7 @@ def _commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def _save(network: GainNetwork, *, made: str, metrics: dict[str, Any], folder: Path) -> WeightCard:
+def _save(network: GainNetwork, *, count: int, metrics: dict[str, Any], folder: Path) -> WeightCard:
     settings = TrainingSettings(inputs=network.settings.inputs)
     card = WeightCard(
         id=WEIGHTS,
@@ -246,7 +246,7 @@ def _save(network: GainNetwork, *, made: str, metrics: dict[str, Any], folder: P
         parameters=0,
         data=DATA,
         licence="Apache-2.0; part of the training photographs carries no stated licence (BSDS500)",
-        command=f"python -m models.routing.training --data DATA --out OUT {made} --ship",
+        command=f"python -m models.routing.training --data DATA --out OUT --count {count} --ship",
         steps=settings.steps,
         seed=settings.seed,
         commit=_commit(),
@@ -260,18 +260,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder above train/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=3000, help="examples, rounded up to a hundred")
-    parser.add_argument("--small", type=int, default=0, help="examples of 60-96 px beside them")
-    parser.add_argument("--clean", type=int, default=0, help="undamaged examples beside them")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--measure", action="store_true", help="compare inputs, write nothing")
     parser.add_argument("--ship", action="store_true", help="write the weight where the program takes it from")
     given = parser.parse_args()
     torch.set_num_threads(1)
     examples = make_examples(given.data, out=given.out, count=given.count, seed=given.seed)
-    for further, (crops, number) in enumerate([(SMALL, given.small), (CLEAN, given.clean)], start=1):
-        if number:  # another seed, so that no photograph meets the same damage in both sizes
-            more = make_examples(given.data, out=given.out, count=number, seed=given.seed + further, of=crops)
-            examples = merge([examples, more])
     clean = clean_evidence(given.data, out=given.out)
     learned, held_back = examples.of(~examples.held_back), examples.of(examples.held_back)
     if given.measure:
@@ -281,8 +275,7 @@ def main() -> None:
     thresholds = calibrate(network, held_back, clean=clean)
     metrics = _metrics(network, held_back, clean=clean)
     _print_kinds(network, held_back)
-    made = f"--count {given.count} --small {given.small} --clean {given.clean}"
-    card = _save(network, made=made, metrics=metrics, folder=WEIGHTS_FOLDER if given.ship else given.out)
+    card = _save(network, count=given.count, metrics=metrics, folder=WEIGHTS_FOLDER if given.ship else given.out)
     print(f"{thresholds}\n{metrics}\n{card.id}: {card.parameters} numbers, sha256 {card.sha256}")
 
 

@@ -121,7 +121,7 @@ NEEDS: tuple[Need, ...] = (
             ),
         ),
         command="lacuna train fill --data DATA --out RUN --steps N",
-        notes="more steps (some two hours of a busy core until now); larger patches for wide holes, where the network before "
+        notes="more steps (two hours of a busy core so far); larger patches for wide holes, where the network before "
         "was 0.1-0.2 dB better (old-photo/structured 29.61, /mixed 22.91)",
         recipe="fill",
     ),

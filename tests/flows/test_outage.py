@@ -91,7 +91,8 @@ def test_a_store_that_comes_back_in_time_loses_nothing(store: Store, tmp_path: P
     store.fault = after(6, lambda key: ConnectionResetError() if store.now < 600 else None, store)
     summary = store.run()
     assert (summary.images, summary.failed, summary.broken_shards, summary.store_gone) == (PICTURES, 0, (), None)
-    assert 600 <= store.now <= 650
+    # Both workers may have begun their longest pause, of 45 s, just before; their pauses add up on this clock.
+    assert 600 <= store.now <= 700
     assert store.rows() == undisturbed.rows()
     assert len(store.requests) < 80
 

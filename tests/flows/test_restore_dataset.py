@@ -107,7 +107,7 @@ def test_a_folder_becomes_tar_shards_with_a_row_per_sample(archive_run: tuple[Pa
     noisy = by_key["a/noisy"]
     assert noisy["status"] == "restored"
     assert noisy["methods"] == ["denoise"]
-    assert "Noise" in noisy["plan"]
+    assert "noise of about σ" in noisy["plan"]
     assert (noisy["width"], noisy["height"]) == (96, 96)
     assert noisy["noise_sigma"] == pytest.approx(25, abs=5)
 

@@ -11,9 +11,10 @@ import os
 from pathlib import Path
 
 from models.routing.assess import assess
-from models.routing.policies import DEFAULT_POLICY, get_policy
+from models.routing.policies import get_policy
 from models.scratches.detector import load_detector
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
+from models.types import DEFAULT_POLICY
 
 SETS = ("CBSD68", "Set5", "Set14")
 

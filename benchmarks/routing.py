@@ -33,7 +33,8 @@ from models.method import Purpose
 from models.registry import get_method
 from models.routing.calibration import LARGEST_HARM_DB
 from models.routing.gain_data import treated
-from models.routing.gains import GainThresholds, predict_gains
+from models.routing.gain_thresholds import GainThresholds
+from models.routing.gains import predict_gains
 from models.routing.policies import PredictedGain, get_policy
 from models.routing.rules import RoutingOptions
 from models.routing.treatments import TREATMENTS, gain_db, squared_error

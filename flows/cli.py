@@ -27,6 +27,7 @@ from flows.commands.options import (
     UpscaleOption,
 )
 from flows.commands.upkeep import upkeep_app
+from models.types import DEFAULT_POLICY
 
 EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
 _EXIT_CODES = (
@@ -66,7 +67,7 @@ SourceArgument = Annotated[
 def restore(
     source: SourceArgument,
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URL for results, outside the source.")],
-    policy: PolicyOption = "predicted-gain",
+    policy: PolicyOption = DEFAULT_POLICY,
     fill: FillOption = "fill",
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
@@ -132,7 +133,7 @@ def restore(
 @app.command(epilog=_EXIT_CODES)
 def inspect(
     source: SourceArgument,
-    policy: PolicyOption = "predicted-gain",
+    policy: PolicyOption = DEFAULT_POLICY,
     fill: FillOption = "fill",
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,

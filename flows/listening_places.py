@@ -8,10 +8,10 @@ from pathlib import Path
 
 from flows.listening_messages import ObjectEvent
 from flows.nightly_file import NightlyPlan, read_nightly_file
+from storage.archives import TAR_SUFFIXES, ZIP_SUFFIX
 from storage.locations import Location
 
 _SCHEMES = ("s3", "s3a")
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,10 @@ def bucket_prefixes(places: Places, bucket: str) -> list[str]:
     found = sorted({place.prefix for place in places.sources.values() if place.bucket == bucket})
     held = [Place(bucket, prefix) for prefix in found]
     outer = [place.prefix for place in held if not any(other.holds(place) for other in held if other != place)]
-    return [prefix if not prefix or prefix.lower().endswith(_ARCHIVES) else f"{prefix}/" for prefix in outer]
+    return [
+        prefix if not prefix or prefix.lower().endswith((ZIP_SUFFIX, *TAR_SUFFIXES)) else f"{prefix}/"
+        for prefix in outer
+    ]
 
 
 def read_places(file: Path) -> Places:

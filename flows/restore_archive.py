@@ -10,7 +10,6 @@ import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
 import time
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,7 +28,6 @@ from flows.run_plan import finish_run, prepare_run
 from flows.run_summary import BrokenShardsError, RunSummary, summarize_run
 from flows.run_work import Work, begin_work, jobs_in_time, plan_work, replace_rows
 from models.types import to_json
-from storage.errors import StorageError
 from tasks.caching import run_stage
 from tasks.catalogue import commit_rows
 from tasks.detect import detect_scratches
@@ -98,8 +96,11 @@ def restore_archive(
     if work.nothing:
         return summary
     summary = replace(summary, store_gone=ended.store_gone)
-    with suppress(StorageError, OSError) if ended.store_gone else nullcontext():
+    try:
         summary = replace(summary, report_uri=finish_run(run, work, summary=summary, started_at=started_at))
+    except Exception as error:
+        if not (ended.store_gone and ends_the_run(error)):  # what ended the run has been said
+            raise
     RunArtifacts(run.run_id).finish(summary)
     if ended.broken:
         raise BrokenShardsError(summary)
@@ -110,7 +111,7 @@ def restore_archive(
 class _Ended:
     """Shards that are through, and those that ended without rows, with the error.
 
-    store_gone: what was said of the store when it was given up; no shard is begun after that.
+    store_gone: what was said when the store was given up or a disk was full; no shard is begun after that.
     """
 
     done: list[ShardSummary] = field(default_factory=list)

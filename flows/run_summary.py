@@ -23,7 +23,7 @@ class RunSummary:
     run, images counts those it took up: new ones and changed ones; unchanged, source_missing: pictures it left as they
     are, and those of them it newly found gone from the source. remaining: images left when the time was over or the
     store was given up; unread: unchanged by name and size, but there was no time to compare their bytes. store_gone:
-    why the store was given up.
+    why the store was given up, or which disk was full.
     nothing_to_do: says so where that is all there is to say.
     """
 

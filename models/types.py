@@ -16,6 +16,8 @@ RecordT = TypeVar("RecordT")
 ImageFormat = Literal["jpeg", "png", "tiff", "webp", "jp2"]
 # Ids of the methods that treat noise, blur or compression, in the order of application.
 Treatment = tuple[str, ...]
+# How plans are made unless another policy is asked for.
+DEFAULT_POLICY = "predicted-gain"
 Status = Literal["restored", "untouched", "review", "quarantined", "failed"]
 
 

@@ -29,6 +29,7 @@ UNSUPPORTED_SUFFIXES = frozenset(
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2"}
 )
 _SKIPPED_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+ZIP_SUFFIX, TAR_SUFFIXES = ".zip", (".tar", ".tar.gz", ".tgz")
 _BLOCK = 1 << 22
 # Up to here an object of a store is read by one request, without asking for its size first.
 _ONE_REQUEST = 1 << 25
@@ -266,9 +267,9 @@ def open_source(source: str, *, limits: IngestLimits) -> Source:
 
     location = Location(source)
     name = location.name.lower()
-    if name.endswith(".zip") and not location.is_directory():
+    if name.endswith(ZIP_SUFFIX) and not location.is_directory():
         return ZipSource(location, limits)
-    if name.endswith((".tar", ".tar.gz", ".tgz")) and not location.is_directory():
+    if name.endswith(TAR_SUFFIXES) and not location.is_directory():
         return TarSource(location, limits)
     if location.is_local and location.is_directory():
         return DirectorySource(location.local_path, limits)

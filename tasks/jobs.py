@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from models.types import (
+    DEFAULT_POLICY,
     DegradationEstimate,
     Gain,
     ImageRecord,
@@ -40,7 +41,7 @@ class RestoreOptions:
     """
 
     collection: str | None = None
-    policy: str = "predicted-gain"
+    policy: str = DEFAULT_POLICY
     allow_colour: bool = False
     fill_method: str = "fill"
     strengths: tuple[tuple[str, float], ...] = ()

@@ -20,6 +20,7 @@ from flows.commands.options import (
     UntilOption,
     UpscaleOption,
 )
+from models.types import DEFAULT_POLICY
 
 dataset_app = typer.Typer()
 
@@ -85,7 +86,7 @@ def dataset(
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
-    policy: PolicyOption = "predicted-gain",
+    policy: PolicyOption = DEFAULT_POLICY,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Output shards in progress at once.")] = 2,

@@ -108,7 +108,8 @@ def print_summary(summary: DatasetSummary) -> None:
     for shard, error in summary.broken_shards:
         console.print(f"  shard {shard} was not made: {error}; run again", markup=False, highlight=False)
     if not summary.complete:
-        console.print("  the time is over; the next run goes on with the shards that are missing")
+        why = "it ended early" if summary.broken_shards else "the time is over"
+        console.print(f"  {why}; the next run goes on with the shards that are missing")
     places = {"tar": "shards/*.tar", "folder": "images"}
     for name, place in (("results", places[summary.layout]), ("rows", "samples/*.parquet")):
         print(f"{name + ':':<12}{f'{summary.destination}/{place}'.removeprefix('file://')}")

@@ -11,10 +11,10 @@ from torch import nn
 
 from models.estimation.estimate import estimate_with_evidence
 from models.routing.gains import predict_gains
-from models.routing.policies import DEFAULT_POLICY, Policy, get_policy
+from models.routing.policies import Policy, get_policy
 from models.routing.rules import RoutingOptions
 from models.scratches.detector import detect, mask_for_filling, shipped_settings
-from models.types import DegradationEstimate, Estimated, Plan, ScratchReport
+from models.types import DEFAULT_POLICY, DegradationEstimate, Estimated, Plan, ScratchReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.estimation.patches import FloatArray
-from models.routing.gains import GainThresholds
+from models.routing.gain_thresholds import GainThresholds
 
 LARGEST_HARM_DB = 0.1
 # What may happen to held-back pictures: no clean one touched, this share harmed, this share of the clean ones doubted.

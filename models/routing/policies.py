@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from models.routing.gains import GainThresholds, shipped_thresholds
+from models.routing.gain_thresholds import GainThresholds
 from models.routing.rules import POLICY as RULES
 from models.routing.rules import RoutingOptions, plan_around, plan_for, shows_fault
-from models.types import DegradationEstimate, Gain, Plan, ScratchReport, Step, Treatment
+from models.types import DEFAULT_POLICY, DegradationEstimate, Gain, Plan, ScratchReport, Step, Treatment
 
-PREDICTED_GAIN = "predicted-gain"
+PREDICTED_GAIN = DEFAULT_POLICY
 FIXED = "fixed:"
-DEFAULT_POLICY = PREDICTED_GAIN
 
 
 class Policy(Protocol):
@@ -85,6 +84,13 @@ class Fixed:
         return plan_around((step,), estimate, scratches, options=options, policy=self.name, gains=gains)
 
 
+def _shipped_thresholds() -> GainThresholds:
+    # They lie beside the weights; importing the flow must not load torch for them.
+    from models.routing.gains import shipped_thresholds
+
+    return shipped_thresholds()
+
+
 @dataclass(frozen=True, slots=True)
 class PredictedGain:
     """The treatment with the highest expected gain among those that surely gain something; none = untouched.
@@ -93,7 +99,7 @@ class PredictedGain:
     is learned may be sure and wrong about a texture unlike all it has seen.
     """
 
-    thresholds: GainThresholds = field(default_factory=shipped_thresholds)
+    thresholds: GainThresholds = field(default_factory=_shipped_thresholds)
     name: str = PREDICTED_GAIN
     two_witnesses: bool = True
 

@@ -26,7 +26,8 @@ from models.estimation.patches import FloatArray
 from models.routing.calibration import Outcome, Predictions, choose_thresholds, decide, outcome, widening
 from models.routing.gain_damage import KINDS
 from models.routing.gain_data import Examples, clean_evidence, make_examples
-from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, GainThresholds
+from models.routing.gain_thresholds import GainThresholds
+from models.routing.gains import WEIGHTS, GainNetwork, GainSettings
 from models.routing.rules import Thresholds, plan_for, shows_fault
 from models.routing.treatments import TREATMENTS
 from models.training.export import DATA

@@ -48,6 +48,12 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert "Usage" in found.stdout
 
 
+def test_the_flow_itself_does_without_torch() -> None:
+    program = "import sys, flows.restore_archive\nprint('TORCH', 'torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "TORCH False" in found.stdout, "a night with nothing new would load it for nothing"
+
+
 def test_help_documents_the_exit_codes() -> None:
     text = " ".join(RUNNER.invoke(app, ["restore", "--help"]).stdout.replace("│", " ").split())
     for phrase in ("0 = all fine", "1 = some images failed", "2 = wrong usage"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,7 +81,7 @@ def test_a_disk_that_fills_up_in_the_middle(small_disk: Path, tmp_path: Path) ->
     assert not [path for path in destination.rglob("*") if path.name.endswith(".part")]
 
     os.remove(small_disk / "filler")
-    again = restore_archive(str(source), str(destination), replace(OPTIONS))
+    again = restore_archive(str(source), str(destination), OPTIONS)
     assert (again.images, again.quarantined, again.failed, again.broken_shards) == (7, 1, 0, ())
 
 

@@ -10,7 +10,8 @@ from models.estimation.evidence import ESTIMATE_SIZE, evidence_size
 from models.routing.calibration import Predictions, choose_thresholds, decide, doubted, outcome, widening
 from models.routing.gain_damage import KINDS, damage
 from models.routing.gain_data import Examples, draw_clean
-from models.routing.gains import GainNetwork, GainSettings, GainThresholds, gains_of
+from models.routing.gain_thresholds import GainThresholds
+from models.routing.gains import GainNetwork, GainSettings, gains_of
 from models.routing.policies import PredictedGain
 from models.routing.rules import RoutingOptions
 from models.routing.training import TrainingSettings, calibrate, predict, train

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from models.estimation.estimate import UNKNOWN, estimate_with_evidence
 from models.estimation.evidence import evidence_size
 from models.registry import get_method
-from models.routing.gains import WEIGHTS, GainThresholds, load_gain_network, predict_gains, shipped_thresholds
+from models.routing.gain_thresholds import GainThresholds
+from models.routing.gains import WEIGHTS, load_gain_network, predict_gains, shipped_thresholds
 from models.routing.policies import PREDICTED_GAIN, Fixed, PredictedGain, Rules, get_policy
 from models.routing.rules import RoutingOptions, plan_for
 from models.routing.treatments import TREATMENTS, gain_db, squared_error

@@ -2,9 +2,9 @@
 
     python -m benchmarks.dask_scaling          prints JSON; exit code 1 below the target
 
-Needs two idle cores, and some ten minutes. Both clusters are up and have loaded their networks before the clock starts;
-they take turns on copies of the same pictures, so that a drift of the machine cancels out. Restoring small noisy
-pictures is compute-bound. Without the report, which the flow writes alone.
+Needs two idle cores, and some twenty minutes. A cluster is up and has loaded its networks before the clock starts, and
+gone before the other's turn; they take turns on copies of the same pictures, so that a drift of the machine cancels
+out. Restoring small noisy pictures is compute-bound. Without the report, which the flow writes alone.
 """
 
 from __future__ import annotations
@@ -41,15 +41,6 @@ class Scaling:
     target_ratio: float = TARGET_RATIO
 
 
-def start_workers(count: int) -> Any:
-    """Return a local cluster of `count` processes of one thread."""
-    import distributed
-
-    return distributed.LocalCluster(
-        n_workers=count, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=50
-    )
-
-
 def restore(source: Path, destination: Path, *, cluster: Any, shard_images: int) -> tuple[float, int]:
     """Restore a folder by the workers of a cluster; return the wall seconds and how many shards it was."""
     from flows.dask_settings import DaskSettings
@@ -73,43 +64,44 @@ def restore(source: Path, destination: Path, *, cluster: Any, shard_images: int)
 def measure(folder: Path, *, pictures: int, side: int, shard_images: int, turns: int) -> Scaling:
     """Time both clusters in turns, each time from and into a new folder."""
     from benchmarks.overhead import build_pictures
+    from flows.dask_pool import local_cluster
+    from flows.dask_settings import DaskSettings
 
     source = build_pictures(folder / "pictures", count=pictures, side=side)
     warm = build_pictures(folder / "warm", count=8, side=side)
-    with start_workers(1) as one, start_workers(2) as two:
-        clusters = {"one": one, "two": two}
-        for name, cluster in clusters.items():
-            restore(warm, folder / f"warm-{name}", cluster=cluster, shard_images=2)
-        seconds: dict[str, list[float]] = {"one": [], "two": []}
-        shards = 0
-        for turn in range(turns):
-            for name in ("one", "two") if turn % 2 == 0 else ("two", "one"):
-                # Another place is another archive: nothing of an earlier turn is in the cache for it.
-                taken, destination = folder / f"taken-{name}-{turn}", folder / f"out-{name}-{turn}"
-                shutil.copytree(source, taken)
-                found, shards = restore(taken, destination, cluster=clusters[name], shard_images=shard_images)
-                seconds[name].append(found)
-                shutil.rmtree(taken)
-                shutil.rmtree(destination)
-    ratios = [first / second for first, second in zip(seconds["one"], seconds["two"], strict=True)]
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    shards = 0
+    for turn in range(turns):
+        for workers in (1, 2) if turn % 2 == 0 else (2, 1):
+            # Another place is another archive: nothing of an earlier turn is in the cache for it.
+            name = f"{workers}-{turn}"
+            taken, destination = folder / f"taken-{name}", folder / f"out-{name}"
+            shutil.copytree(source, taken)
+            with local_cluster(DaskSettings(workers=workers, threads=1), device="cpu") as cluster:
+                restore(warm, folder / f"warm-{name}", cluster=cluster, shard_images=2)
+                found, shards = restore(taken, destination, cluster=cluster, shard_images=shard_images)
+            seconds[workers].append(found)
+            shutil.rmtree(taken)
+            shutil.rmtree(destination)
+    ratios = [first / second for first, second in zip(seconds[1], seconds[2], strict=True)]
     return Scaling(
         pictures=pictures,
         shards=shards,
-        one_worker_seconds=tuple(round(value, 1) for value in seconds["one"]),
-        two_workers_seconds=tuple(round(value, 1) for value in seconds["two"]),
+        one_worker_seconds=tuple(round(value, 1) for value in seconds[1]),
+        two_workers_seconds=tuple(round(value, 1) for value in seconds[2]),
         ratio=round(statistics.median(ratios), 3),
         best_ratio=round(max(ratios), 3),
         worst_ratio=round(min(ratios), 3),
-        shard_seconds=round(statistics.median(seconds["one"]) / max(1, shards), 1),
+        shard_seconds=round(statistics.median(seconds[1]) / max(1, shards), 1),
     )
 
 
 def main() -> None:
     """Print the result as JSON; exit code 1 when the target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=240)
+    parser.add_argument("--pictures", type=int, default=480)
     parser.add_argument("--side", type=int, default=384, help="pictures are at most this many pixels wide and high")
-    parser.add_argument("--shard-images", type=int, default=20, help="about so many pictures are one shard")
+    parser.add_argument("--shard-images", type=int, default=32, help="about so many pictures are one shard")
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lacuna-scaling-") as temporary:

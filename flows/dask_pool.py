@@ -19,6 +19,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import dask
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster
 from distributed.client import ClosedClientError
 from prefect import Task
@@ -42,6 +43,13 @@ _SHARDS_PER_THREAD = 2
 _MOST_AT_ONCE = 256
 # Below this the workflow's own work for a shard begins to count.
 _SHORT_SHARD_SECONDS = 10.0
+# Nobody looks at the dashboard of a run's own cluster, whose figures cost each process several per cent of a core.
+_UNWATCHED = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.disk": False,
+}
 
 
 class WorkersGoneError(RuntimeError):
@@ -69,7 +77,7 @@ class DaskPool:
         self._homes: dict[str, str] = {}
         self._busy: dict[str, float] = {}
         self._ended: list[float] = []
-        self._cluster = None if settings.address is not None else _local_cluster(settings, device=device)
+        self._cluster = None if settings.address is not None else local_cluster(settings, device=device)
         try:
             self._client = _connect(settings.address or self._cluster)
         except BaseException:
@@ -263,20 +271,22 @@ def _gpus(device: str) -> list[str]:
     return named.split(",")[:count] if named else [str(index) for index in range(count)]
 
 
-def _local_cluster(settings: DaskSettings, *, device: str) -> SpecCluster:
+def local_cluster(settings: DaskSettings, *, device: str) -> SpecCluster:
+    """Return a cluster of processes on this machine, to be closed by the caller."""
     place = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard": False}
     options = {**place, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     environments = worker_environments(settings, device=device, gpus=_gpus(device))
-    return SpecCluster(
-        # Its web server, which cannot be left out, on a free port: many runs may share a machine.
-        scheduler={"cls": Scheduler, "options": {**place, "port": 0, "dashboard_address": "127.0.0.1:0"}},
-        workers={
-            number: {"cls": Nanny, "options": {**options, "env": environment}}
-            for number, environment in enumerate(environments)
-        },
-        silence_logs=logging.CRITICAL,
-        name="lacuna",
-    )
+    with dask.config.set(_UNWATCHED):
+        return SpecCluster(
+            # Its web server, which cannot be left out, on a free port: many runs may share a machine.
+            scheduler={"cls": Scheduler, "options": {**place, "port": 0, "dashboard_address": "127.0.0.1:0"}},
+            workers={
+                number: {"cls": Nanny, "options": {**options, "env": environment}}
+                for number, environment in enumerate(environments)
+            },
+            silence_logs=logging.CRITICAL,
+            name="lacuna",
+        )
 
 
 def _connect(cluster: Any) -> Client:

@@ -79,14 +79,17 @@ def plan_work(run: ShardJob, window: Window) -> Work:
 
 
 def jobs_in_time(run: ShardJob, work: Work, window: Window) -> Iterator[ShardJob]:
-    """Yield the jobs of a run while there is time, those that only the bytes of known pictures show last."""
-    yield from window.open(tuple(work.jobs))
+    """Yield the jobs of a run while there is time, those that only the bytes of known pictures show last.
+
+    The largest come first: else one may be left for the end, and the other workers have nothing to do meanwhile.
+    """
+    yield from window.open(_largest_first(work.jobs))
     if work.compared is None or window.over:
         return
     found = _compare_bytes(run, work, window)
     _amend(run, {shard: (set(), notes) for shard, notes in found.notes.items()})
     announce("found", sum(len(job.shard.members) for job in work.jobs))
-    yield from window.open(_jobs(run, found.shards, found.duplicates))
+    yield from window.open(_largest_first(_jobs(run, found.shards, found.duplicates)))
 
 
 def _compare_bytes(run: ShardJob, work: Work, window: Window) -> Increment:
@@ -168,6 +171,10 @@ def _hashed(run: ShardJob, shards: Sequence[Shard], *, window: Window | None = N
     for shard, future in submit_bounded(submit, wanted, limit=2 * place.at_once(options.workers)):
         hashed[shard.shard_id] = from_json(Shard, future.result())
     return [hashed[shard.shard_id] for shard in shards if shard.shard_id in hashed]
+
+
+def _largest_first(jobs: Iterable[ShardJob]) -> list[ShardJob]:
+    return sorted(jobs, key=lambda job: job.shard.size, reverse=True)
 
 
 def _jobs(run: ShardJob, shards: Sequence[Shard], duplicates: Iterable[tuple[tuple[str, str], ...]]) -> list[ShardJob]:

@@ -138,9 +138,9 @@ def missing_here(uris: list[str]) -> list[str]:
     return [uri for uri in uris if not Location(uri).exists()]
 
 
-def forget_here(*, job: dict[str, Any], ingested: dict[str, Any], detected: list[dict[str, Any]]) -> None:
-    """Delete the working copies of a finished shard on this machine."""
-    forget_working_copies(job={**job, "working_root": working_root()}, ingested=ingested, detected=detected)
+def forget_here(*, job: dict[str, Any], **work: Any) -> None:
+    """Delete the working copies of a finished shard on this machine; the rest as `forget_working_copies` takes it."""
+    forget_working_copies(job={**job, "working_root": working_root()}, **work)
 
 
 def end_run(run: str) -> None:
@@ -168,6 +168,8 @@ def _of_this_machine(unit: Unit, *, previews: str) -> dict[str, Any]:
     """Return the inputs with the folders of this machine, after a look at whether it may do the work."""
     inputs = dict(unit.inputs)
     job = inputs.get("job")
+    if inputs.get("keep_in") is not None:
+        inputs["keep_in"] = working_root()
     _renew_source(unit.run, inputs["source"] if job is None else job["source"])
     if job is not None:
         _check_identity(unit, job)

@@ -61,7 +61,7 @@ def process_shard(*, name: str, job: dict[str, Any]) -> ShardSummary:
     measuring, kept = place.placed(measure_results), lambda _: previews_kept(job)
     measured = run_stage(measuring, intact=kept, job=job, **findings, restored=restored)
     summary: ShardSummary = commit_rows(job=job, **findings, **plans, restored=restored, measured=measured)
-    place.forget(job=job, ingested=ingested, detected=detected)
+    place.forget(job=job, **findings, restored=restored)
     announce("done", len(job["shard"]["members"]), shard=name)
     return summary
 

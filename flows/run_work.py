@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, cast
 
 from flows.bounded import submit_bounded
@@ -32,6 +33,8 @@ from tasks.progress import announce
 from tasks.retrying import patiently
 from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 
+# Of sources far away, from when they are hashed, before the first shard, until they are decoded.
+_KEPT_BYTES = 1 << 30
 _check_writable = patiently(check_writable, name="try the destination")
 _record_settings = patiently(record_settings, name="record settings")
 
@@ -61,7 +64,7 @@ def plan_work(run: ShardJob, window: Window) -> Work:
     options = run.options
     if not options.incremental and options.retry is None and options.only is None:
         found: Any = survey_source(source=run.source, options=to_json(options))
-        shards = _hashed(run, [from_json(Shard, shard) for shard in found])
+        shards = _hashed(run, [from_json(Shard, shard) for shard in found], keep=True)
         return Work(jobs=_jobs(run, shards, duplicates_of(shards)))
     listed: Any = compare_source(run=to_json(run))
     members, compared = cast(tuple[list[SourceMember], Comparison], listed)
@@ -147,25 +150,34 @@ def _amend(run: ShardJob, changes: dict[ShardKey, tuple[set[str], dict[str, Any]
 def _read(
     run: ShardJob, members: Sequence[SourceMember], *, window: Window | None = None
 ) -> dict[str, tuple[str | None, str | None]]:
-    """Return (sha256, error kind) of every member by its path, or with a window of those there is time to read."""
+    """Return (sha256, error kind) of every member by its path.
+
+    With a window they are known pictures, mostly unchanged, and only those that there is time for are read.
+    """
     cut = cut_runs(members, target_bytes=run.options.shard_bytes, target_count=run.options.shard_images)
     if window is not None and window.stop_at is not None:
         random.shuffle(cut)  # where one night is too short for all of them, the next begins elsewhere
     return {
         member.relative_path: (sha256, kind)
-        for shard in _hashed(run, cut, window=window)
+        for shard in _hashed(run, cut, window=window, keep=window is None)
         for member, sha256, kind in zip(shard.members, shard.member_sha256s, shard.member_errors, strict=True)
     }
 
 
-def _hashed(run: ShardJob, shards: Sequence[Shard], *, window: Window | None = None) -> list[Shard]:
-    """Return the shards with the sha256 of their members, in order; with a window, those there is time to read."""
+def _hashed(run: ShardJob, shards: Sequence[Shard], *, window: Window | None = None, keep: bool) -> list[Shard]:
+    """Return the shards with the sha256 of their members, in order; with a window, those there is time to read.
+
+    keep: what comes over a network is about to be restored, so as much of it as may lie here is not fetched again.
+    """
     options, hashed = run.options, {}
+    totals = accumulate(shard.size for shard in shards)
+    kept = {shard.shard_id for shard, total in zip(shards, totals, strict=True) if keep and total <= _KEPT_BYTES}
     limits, place = to_json(options.limits), placement()
     fingerprint = place.placed(fingerprint_shard)
 
     def submit(shard: Shard) -> Any:
-        return fingerprint.submit(source=run.source, shard=to_json(shard), limits=limits)
+        keep_in = run.working_root if shard.shard_id in kept else None
+        return fingerprint.submit(source=run.source, shard=to_json(shard), limits=limits, keep_in=keep_in)
 
     wanted = shards if window is None else window.open(shards)
     for shard, future in submit_bounded(submit, wanted, limit=2 * place.at_once(options.workers)):

@@ -22,17 +22,22 @@ def ingest_member(
     copies: WorkingCopies,
     limits: IngestLimits,
     duplicate_of: str | None = None,
+    known_sha256: str | None = None,
 ) -> tuple[list[ImageRecord], list[QuarantineRecord]]:
     """Decode one member into working copies: one record per page, or one quarantine record and no page at all.
 
-    `duplicate_of` is the path of an earlier member with the same bytes (`storage.shards.find_duplicates`). Transient
-    storage faults are not caught: they are the caller's to retry.
+    `duplicate_of` is the path of an earlier member with the same bytes (`storage.shards.find_duplicates`). known_sha256
+    is that of its bytes, which may have been kept when it was taken. Transient storage faults are not caught: they are
+    the caller's to retry.
     """
     sha256: str | None = None
     try:
+        kept: bytes | None = None
         data: bytes | Path | None = source.local_path(member)
         if data is None:
-            data = source.read(member)
+            if known_sha256 is not None:
+                kept = copies.file(known_sha256)
+            data = source.read(member) if kept is None else kept
             sha256 = hashlib.sha256(data).hexdigest()
         else:
             sha256 = source.sha256(member)
@@ -40,8 +45,8 @@ def ingest_member(
         for page in iter_pages(data, limits):
             key = copies.save_page(page, sha256=sha256)
             records.append(_record(member, page, sha256=sha256, working_copy=key, duplicate_of=duplicate_of))
-        if source.is_remote and isinstance(data, bytes):
-            copies.save_source(data, sha256=sha256)
+        if source.is_remote and isinstance(data, bytes) and data is not kept:
+            copies.save_file(data, sha256=sha256)
         return records, []
     except IngestError as error:
         return [], [quarantine(member, error, sha256=sha256)]

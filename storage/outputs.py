@@ -21,6 +21,7 @@ from storage.formats.png import grey_png
 from storage.limits import IngestLimits
 from storage.locations import Location
 from storage.room import check_room
+from storage.working_copies import WorkingCopies
 
 RestoredPage = tuple[ImageRecord, npt.NDArray[Any] | None]
 _BLOCK = 1 << 22
@@ -69,13 +70,15 @@ def write_output(
     source: bytes | Path,
     destination: Location,
     limits: IngestLimits | None = None,
+    keep: WorkingCopies | None = None,
 ) -> tuple[str, str]:
     """Rewrite one source file with its restored pages below `destination`; return (uri, sha256 of the written file).
 
     pages: all pages of the file, each with its restored working array (type of its working copy; its shape, or height
     and width a whole number of times larger), or None to keep it. source: the file's bytes or path. Unchanged pixels
     keep the source's exact values (JPEG: up to one high-quality compression). A larger page has as many times the dots
-    per inch. Written whole or not at all. Raises OutputError, or IngestError for a damaged source.
+    per inch. Written whole or not at all. keep: where the bytes of a file that goes far away stay for whoever reads it
+    soon. Raises OutputError, or IngestError for a damaged source.
     """
     if not pages:
         raise OutputError("write_output got no pages; expected every page of one file.")
@@ -95,6 +98,8 @@ def write_output(
     with target.writing() as temporary:
         rewrite(source, temporary, replace=replace, limits=limits or IngestLimits(), largest_scale=largest)
         sha256 = file_sha256(temporary)
+        if keep is not None and not target.is_local:
+            keep.save_file(temporary, sha256=sha256)
     return target.uri, sha256
 
 

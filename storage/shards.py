@@ -13,6 +13,10 @@ from dataclasses import dataclass, replace
 
 from storage.archives import Source, SourceMember
 from storage.errors import IngestError
+from storage.working_copies import WorkingCopies
+
+# A larger member is hashed as a stream and read again: it must not be in memory whole.
+_KEPT_FILE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +82,10 @@ def cut_runs(members: Iterable[SourceMember], *, target_bytes: int, target_count
     return [*shards, _shard(taken, anchor=_digest(taken[0].relative_path))] if taken else shards
 
 
-def hash_members(source: Source, shard: Shard) -> Shard:
+def hash_members(source: Source, shard: Shard, *, keep: WorkingCopies | None = None) -> Shard:
     """Return `shard` with the sha256 of every member, read as a stream, and of the whole.
+
+    keep: where the bytes that came over a network stay for the ingest.
 
     A member known to be bad, or that turns out unreadable, counts by its error, so that mending it changes the hash.
     """
@@ -89,12 +95,22 @@ def hash_members(source: Source, shard: Shard) -> Shard:
         value, kind = None, member.error_kind
         if kind is None:
             try:
-                value = source.sha256(member)
+                value = source.sha256(member) if keep is None else _kept(source, member, keep=keep)
             except IngestError as error:
                 kind = error.kind
         hashes.append(value)
         errors.append(kind)
     return _hashed(shard, hashes, errors)
+
+
+def _kept(source: Source, member: SourceMember, *, keep: WorkingCopies) -> str:
+    """Return the sha256 of a member whose bytes are kept where that is worth it."""
+    if not source.is_remote or member.size > _KEPT_FILE_BYTES:
+        return source.sha256(member)
+    data = source.read(member)
+    sha256 = hashlib.sha256(data).hexdigest()
+    keep.save_file(data, sha256=sha256)
+    return sha256
 
 
 def identified(shard: Shard, hashed: Mapping[str, tuple[str | None, str | None]]) -> Shard:

@@ -1,5 +1,5 @@
 """Content-addressed local copies of decoded pages, and of arrays derived from them, as memory-mappable .npy files, and
-of the bytes of sources that are far away.
+of the bytes of files that are far away.
 
 A cache only: whatever is missing is made again from the source. Files appear whole, by rename, and never change.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -63,22 +64,29 @@ class WorkingCopies:
             np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
         return key
 
-    def save_source(self, data: bytes, *, sha256: str) -> None:
-        """Keep the bytes of a source file until its shard is done, so that they come over the network once."""
-        with _replacing(self.path(_source_key(sha256))) as file:
-            file.write(data)
+    def save_file(self, data: bytes | Path, *, sha256: str) -> None:
+        """Keep the bytes of a source or an output until its shard is done, so that they cross the network once.
 
-    def source(self, sha256: str) -> bytes | None:
-        """Return the kept bytes of a source; None when they were not kept, are gone, or were damaged by a full disk."""
+        A favour: where there is no room for them, they are not kept.
+        """
+        with suppress(OSError), _replacing(self.path(_file_key(sha256))) as file:
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                with data.open("rb") as kept:
+                    shutil.copyfileobj(kept, file)
+
+    def file(self, sha256: str) -> bytes | None:
+        """Return the kept bytes of a file; None when they were not kept, are gone, or were damaged by a full disk."""
         try:
-            data = self.path(_source_key(sha256)).read_bytes()
+            data = self.path(_file_key(sha256)).read_bytes()
         except FileNotFoundError:  # also in this moment, by another shard with the same picture
             return None
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
-    def delete_source(self, sha256: str) -> None:
-        """Remove the kept bytes of a source, if any."""
-        self.delete(_source_key(sha256))
+    def delete_file(self, sha256: str) -> None:
+        """Remove the kept bytes of a file, if any."""
+        self.delete(_file_key(sha256))
 
     def delete(self, key: str) -> None:
         """Remove one copy; nothing happens when it is gone already or, where files in use are locked, still read."""
@@ -130,8 +138,8 @@ def page_key(sha256: str, page_index: int) -> str:
     return f"{sha256[:2]}/{sha256}-p{page_index}-v{_VERSION}.npy"
 
 
-def _source_key(sha256: str) -> str:
-    return f"{sha256[:2]}/{sha256}.source"
+def _file_key(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256}.file"
 
 
 class _replacing:  # noqa: N801 - used like a function, as contextlib's own classes are
@@ -147,8 +155,9 @@ class _replacing:  # noqa: N801 - used like a function, as contextlib's own clas
         return self.file
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.file.close()
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
+        try:
+            self.file.close()
+            if kind is None:
+                os.replace(self.temporary, self.path)
+        finally:
             self.temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import numpy.typing as npt
@@ -25,8 +26,9 @@ def ingest(job: ShardJob) -> Ingested:
     images: list[ImageRecord] = []
     quarantined: list[QuarantineRecord] = []
     source = shared_source(job.source, limits=job.options.limits)
-    for member in job.shard.members:
-        records, refused = _ingest_one(job, source, member, duplicate_of=duplicates.get(member.relative_path))
+    for member, known in zip_longest(job.shard.members, job.shard.member_sha256s):
+        twin = duplicates.get(member.relative_path)
+        records, refused = _ingest_one(job, source, member, duplicate_of=twin, known_sha256=known)
         images += records
         quarantined += refused
         announce("ingest", 1, shard=job.shard.shard_id)
@@ -34,12 +36,19 @@ def ingest(job: ShardJob) -> Ingested:
 
 
 def _ingest_one(
-    job: ShardJob, source: Source, member: SourceMember, *, duplicate_of: str | None
+    job: ShardJob, source: Source, member: SourceMember, *, duplicate_of: str | None, known_sha256: str | None
 ) -> tuple[list[ImageRecord], list[QuarantineRecord]]:
     if member.error_kind is not None:
         return [], [quarantine(member, IngestError(member.error_kind, member.error_text or member.error_kind))]
     result, failure = attempt(
-        lambda: ingest_member(source, member, copies=job.copies, limits=job.options.limits, duplicate_of=duplicate_of),
+        lambda: ingest_member(
+            source,
+            member,
+            copies=job.copies,
+            limits=job.options.limits,
+            duplicate_of=duplicate_of,
+            known_sha256=known_sha256,
+        ),
         stage="ingest",
     )
     if failure is not None:

@@ -115,7 +115,9 @@ def previews_kept(job: Mapping[str, Any]) -> bool:
 
 
 def _written(record: ImageRecord, done: Restored, *, job: ShardJob) -> Pixels:
-    page = working_page(Location(done.output.output_uri or ""), page_index=record.page_index, limits=job.options.limits)
+    kept = None if done.output.output_sha256 is None else job.copies.file(done.output.output_sha256)
+    file = Location(done.output.output_uri or "") if kept is None else kept
+    page = working_page(file, page_index=record.page_index, limits=job.options.limits)
     if page is None:
         raise ValueError(f"{done.output.output_uri}: page {record.page_index} is missing from the written file")
     return page

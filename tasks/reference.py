@@ -57,9 +57,15 @@ def find_reference(
     return clean if clean is not None and clean.shape == (size if record.channels == 1 else (*size, 3)) else None
 
 
-def working_page(file: Location, *, page_index: int, limits: IngestLimits) -> npt.NDArray[Any] | None:
-    """Return one page of a picture file as ingest would give it: upright, sRGB, integers; None without that page."""
-    data: bytes | Path = file.local_path if file.is_local else file.read_bytes()
+def working_page(file: Location | bytes, *, page_index: int, limits: IngestLimits) -> npt.NDArray[Any] | None:
+    """Return one page of a picture file, or of its bytes, as ingest would give it: upright, sRGB, integers.
+
+    None without that page.
+    """
+    if isinstance(file, bytes):
+        data: bytes | Path = file
+    else:
+        data = file.local_path if file.is_local else file.read_bytes()
     for page in iter_pages(data, limits):
         if page.page_index == page_index:
             how = conversion(page.icc, grey=page.channels == 1)

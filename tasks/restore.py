@@ -122,7 +122,8 @@ def _write_file(pages: Sequence[Picture], *, job: ShardJob) -> tuple[str, str, l
     source = unchanged_source(first, job=job)
     if any(picture.changed for picture in pages):
         arrays = [(picture.record, picture.pixels if picture.changed else None) for picture in pages]
-        uri, sha256 = write_output(arrays, source=source, destination=job.images_root, limits=job.options.limits)
+        place, limits = job.images_root, job.options.limits
+        uri, sha256 = write_output(arrays, source=source, destination=place, limits=limits, keep=job.copies)
     else:
         uri, sha256 = copy_untouched(first, source=source, destination=job.images_root)
     return uri, sha256, [_write_mask(picture, job=job) for picture in pages]
@@ -133,7 +134,7 @@ def unchanged_source(record: ImageRecord, *, job: ShardJob) -> bytes | Path:
 
     Raises IngestError when it is no longer what was ingested.
     """
-    kept = job.copies.source(record.source_sha256)
+    kept = job.copies.file(record.source_sha256)
     if kept is not None:
         return kept
     source = shared_source(job.source, limits=job.options.limits)

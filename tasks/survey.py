@@ -12,6 +12,7 @@ from models.types import from_json, to_json
 from storage.errors import IngestError
 from storage.limits import IngestLimits
 from storage.shards import Shard, cut_shards, find_duplicates, hash_members
+from storage.working_copies import WorkingCopies
 from tasks.jobs import RestoreOptions
 from tasks.progress import announce
 from tasks.retrying import NETWORK_FAULTS
@@ -33,9 +34,13 @@ def survey(source: str, options: RestoreOptions) -> list[Shard]:
     return cut_shards(members, target_bytes=options.shard_bytes, target_count=options.shard_images)
 
 
-def fingerprint(source: str, shard: Shard, *, limits: IngestLimits) -> Shard:
-    """Return `shard` with the sha256 of its members and of the whole: what its cache keys are made of."""
-    return hash_members(shared_source(source, limits=limits), shard)
+def fingerprint(source: str, shard: Shard, *, limits: IngestLimits, keep_in: str | None = None) -> Shard:
+    """Return `shard` with the sha256 of its members and of the whole: what its cache keys are made of.
+
+    keep_in: working root where bytes that came over a network stay for the ingest; None = nowhere.
+    """
+    keep = None if keep_in is None else WorkingCopies(keep_in)
+    return hash_members(shared_source(source, limits=limits), shard, keep=keep)
 
 
 def duplicates_of(shards: Sequence[Shard]) -> list[tuple[tuple[str, str], ...]]:
@@ -58,6 +63,7 @@ def survey_source(*, source: str, options: dict[str, Any]) -> Any:
 
 
 @task(name="fingerprint", cache_policy=NO_CACHE, **NETWORK_FAULTS)
-def fingerprint_shard(*, source: str, shard: dict[str, Any], limits: dict[str, Any]) -> Any:
+def fingerprint_shard(*, source: str, shard: dict[str, Any], limits: dict[str, Any], keep_in: str | None = None) -> Any:
     """Task over `fingerprint`; plain JSON in and out."""
-    return to_json(fingerprint(source, from_json(Shard, shard), limits=from_json(IngestLimits, limits)))
+    found = fingerprint(source, from_json(Shard, shard), limits=from_json(IngestLimits, limits), keep_in=keep_in)
+    return to_json(found)

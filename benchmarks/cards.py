@@ -22,7 +22,8 @@ from tasks.benchmarking import detection
 from tasks.benchmarking.tables import ALL, build_board
 
 # Tables of other weights than the method's own are left alone: a shipped weight belongs to the method of its name.
-_SHIPPED = {method.card.id: method.card.weights for method in METHODS if method.card.weights in weight_names()}
+_OWN = [method.card.id for method in METHODS if method.card.weights == method.card.id]
+_SHIPPED = {name: name for name in _OWN if name in weight_names()}
 
 
 def measured_figures(root: Location) -> dict[str, dict[str, dict[str, float]]]:

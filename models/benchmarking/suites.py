@@ -204,7 +204,7 @@ SUITES: tuple[Suite, ...] = (
         id="examples",
         title="Random pixels lost in every row: 40, 60 and 80 %, as in example-based work",
         groups=_crossed([("Set12", "test/Set12")], ("rows/40", "rows/60", "rows/80"), GREY),
-        methods=("fill", "biharmonic", "telea", "navier-stokes"),
+        methods=("fill", "example-external", "biharmonic", "telea", "navier-stokes"),
     ),
 )
 

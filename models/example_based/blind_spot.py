@@ -1,7 +1,8 @@
 """Internal learning that can fill: known pixels are hidden from the network and it must predict them.
 
 The networks are Xinglu Wang's; hiding what is supervised is the blind spot of Krull et al., "Noise2Void", CVPR 2019,
-and of Batson and Royer, "Noise2Self", ICML 2019. Pixels, not patches, are held out to decide when to stop.
+and of Batson and Royer, "Noise2Self", ICML 2019. Pixels, not patches, are held out to decide when to stop. A network
+that was trained on photographs may be given: that is the seed's "online learning".
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from models.deep_prior.stopping import hold_out
@@ -25,7 +27,7 @@ from models.example_based.learning import (
     StopReason,
     check_pair,
 )
-from models.example_based.networks import SIZE_MULTIPLE, OnSmoothFill, build_network
+from models.example_based.networks import SIZE_MULTIPLE, Hourglass, OnSmoothFill, build_network
 from models.example_based.patches import Patches
 
 
@@ -34,6 +36,9 @@ class BlindSpotSettings:
     """Crops of `crop_px` (a multiple of 4), turned and mirrored, with `hidden_share` of their known pixels hidden.
 
     `smooth_start`: the network corrects a smooth fill instead of starting from nothing, which takes far fewer steps.
+    hidden_share 0: nothing is hidden and all that is known supervised, as the author did. `trained`: every layer, or
+    only the last three convolutions, from the last merge on. `keep`: the weights that were best on the held-out pixels,
+    or those of the last step.
     """
 
     network: str = "deep_wide_denoise"
@@ -46,12 +51,16 @@ class BlindSpotSettings:
     validate_every: int = 50
     patience: int = 20
     smooth_start: bool = True
+    trained: Literal["all", "last"] = "all"
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         if self.crop_px < SIZE_MULTIPLE or self.crop_px % SIZE_MULTIPLE:
             raise ValueError(f"crop_px: got {self.crop_px}, expected a multiple of {SIZE_MULTIPLE}")
-        if not 0.0 < self.hidden_share < 1.0:
-            raise ValueError(f"hidden_share: got {self.hidden_share}, expected a number between 0 and 1")
+        if not 0.0 <= self.hidden_share < 1.0:
+            raise ValueError(f"hidden_share: got {self.hidden_share}, expected a number from 0 to below 1")
+        if self.steps < 0:
+            raise ValueError(f"steps: got {self.steps}, expected 0 (the network as it is given) or more")
 
 
 def fill_with_blind_spots(
@@ -62,33 +71,59 @@ def fill_with_blind_spots(
     seed: int,
     budget: Budget | None = None,
     progress: ProgressCallback | None = None,
+    network: nn.Module | None = None,
 ) -> LearningResult:
     """Fill `image` (1, C, H, W) where `missing` (1, 1 or C, H, W) is 1 by a network that learned to fill this picture.
 
     The weights that were best on the held-out pixels make the result, also after an interrupt; the held-out pixels are
-    shown to them. The same seed and machine give the same result unless the budget is in seconds.
+    shown to them. The same seed and machine give the same result unless the budget is in seconds. network: learned
+    beforehand, for C planes; a copy of it learns. None = one that knows nothing, as the settings say.
     """
     with torch.inference_mode(False), torch.enable_grad():
         image, missing = image.clone(), missing.clone()
         check_pair(image, missing)
         known = (1.0 - missing).expand_as(image)
         held = hold_out(missing, fraction=settings.held_out_share, seed=seed).expand_as(image)
-        network = build_network(settings.network, channels=image.shape[1], seed=seed)
-        network = OnSmoothFill(network) if settings.smooth_start else network
+        network = (
+            copy.deepcopy(network) if network is not None else _untaught(settings, channels=image.shape[1], seed=seed)
+        )
+        choose_trained(network, settings.trained)
         learner = Learner(network, learning_rate=settings.learning_rate, device=image.device)
         training = _BlindSpots(image, shown=known - held, held_out=held, settings=settings, seed=seed)
         clock = Clock(budget or Budget(), steps=settings.steps, progress=progress)
-        reason = training.learn(learner, clock=clock)
+        reason = training.learn(learner, clock=clock) if settings.steps > 0 else "steps"
         with torch.no_grad():
             result = _whole(training.best_of(learner), image, shown=known).clamp(0.0, 1.0)
         return LearningResult(
             image=torch.where(known > 0, image, result),
+            network=learner.network,
             steps=clock.step,
-            best_step=training.best_step,
+            best_step=training.best_step if settings.keep == "best" else clock.step,
             stopped_by=reason,
             validation=tuple(clock.validation),
             seconds=clock.seconds,
         )
+
+
+def _untaught(settings: BlindSpotSettings, *, channels: int, seed: int) -> nn.Module:
+    network = build_network(settings.network, channels=channels, seed=seed)
+    return OnSmoothFill(network) if settings.smooth_start else network
+
+
+def choose_trained(network: nn.Module, trained: Literal["all", "last"]) -> None:
+    """Let gradients reach every weight of an hourglass, or those after its last merge; ValueError for others."""
+    hourglass = network.hourglass if isinstance(network, OnSmoothFill) else network
+    for weight in network.parameters():
+        weight.requires_grad_(trained == "all")
+    if trained == "all":
+        return
+    if not isinstance(hourglass, Hourglass):
+        raise ValueError(
+            f"trained: got 'last' for a {type(hourglass).__name__}, expected an hourglass; train all of it"
+        )
+    for part in (hourglass.from_middle, hourglass.head):
+        for weight in part.parameters():
+            weight.requires_grad_(True)
 
 
 def _whole(learner: Learner, image: Tensor, *, shown: Tensor) -> Tensor:
@@ -134,7 +169,7 @@ class _BlindSpots:
 
     def best_of(self, learner: Learner) -> Learner:
         """Give the learner the best weights back."""
-        if self._best is not None:
+        if self._best is not None and self.settings.keep == "best":
             learner.network.load_state_dict(self._best)
         return learner
 
@@ -151,7 +186,8 @@ class _BlindSpots:
         # One draw for all planes of a pixel: otherwise a plane would be copied from the others.
         draw = torch.rand((len(crops), 1, *crops.shape[2:]), generator=self.generator).to(crops)
         seen = shown * (draw >= self.settings.hidden_share)
-        return torch.cat([values * seen, seen], dim=1), values, shown - seen
+        supervised = shown - seen if self.settings.hidden_share > 0 else shown
+        return torch.cat([values * seen, seen], dim=1), values, supervised
 
     def _validate(self, learner: Learner, *, clock: Clock, stopping: EarlyStopping) -> bool:
         with torch.no_grad():
@@ -165,5 +201,5 @@ class _BlindSpots:
 
 
 def hidden_loss(prediction: Tensor, values: Tensor, *, hidden: Tensor) -> Tensor:
-    """Mean squared error over the hidden values only."""
+    """Mean squared error over the values that `hidden` marks."""
     return ((prediction - values) * hidden).square().sum() / hidden.sum().clamp_min(1.0)

@@ -70,6 +70,7 @@ def fill_faithfully(
             result = patches.mean_of_overlaps(learner.predict, batch=settings.batch).clamp(0.0, 1.0)
         return LearningResult(
             image=torch.where(known > 0, image, result),
+            network=learner.network,
             steps=clock.step,
             best_step=clock.step,
             stopped_by=reason,

@@ -41,10 +41,13 @@ class Budget:
 class LearningResult:
     """The filled picture (1, C, H, W) in [0, 1], known pixels as they were, and how it came about.
 
+    `network` made the picture; a further learning, of this picture or of one like it, may begin with it.
+
     `validation` holds (step, loss on what was held out) pairs; `best_step` is the step whose weights made the picture.
     """
 
     image: Tensor
+    network: nn.Module
     steps: int
     best_step: int
     stopped_by: StopReason
@@ -75,7 +78,8 @@ class Learner:
 
     def __init__(self, network: nn.Module, *, learning_rate: float, device: torch.device) -> None:
         self.network: nn.Module = network.train().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
+        trained = [weight for weight in self.network.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=learning_rate)
         kind = device.type
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 

@@ -1,7 +1,9 @@
-"""Internal example-based restoration (Xinglu Wang, 2017): a small network learns from the picture's own known pixels.
+"""Example-based restoration (Xinglu Wang, 2017): a small network learns to fill from examples.
 
-A picture up to the tile size (512 px unless the runner is given more) is learned from whole; a larger one tile by tile:
-see docs/decisions on methods that learn from the picture. Nothing is learned beforehand, so `build` makes nothing.
+Internal: from the picture's own known pixels, beginning with nothing, so that `build` makes nothing. External: from
+photographs, once. Online: what was learned from photographs goes on learning from the picture. A picture up to the tile
+size (512 px unless the runner is given more) is learned from whole; a larger one tile by tile: see docs/decisions on
+methods that learn from the picture.
 """
 
 from __future__ import annotations
@@ -16,12 +18,18 @@ from models.deep_prior.budget import iteration_limit
 from models.example_based.blind_spot import BlindSpotSettings, fill_with_blind_spots
 from models.example_based.faithful import FaithfulSettings, fill_faithfully
 from models.example_based.learning import Budget, LearningResult
+from models.example_based.networks import OnSmoothFill, build_network
 from models.method import Context, MethodCard, PlainMethod, required_mask, without_repeated_planes
 
 LICENCE = "Apache-2.0 (written anew from a description; nothing learned beforehand)"
 # Tiles are at least four times as large, 512 px: what lies further than a tile away has no influence.
 CONTEXT_PX = 128
 PATCH_PX = 8
+LEARNED_LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
+NETWORK, WEIGHTS = "deep_wide_denoise", "example-external"
+GMAC_PER_MEGAPIXEL = 87.0
+# A tenth of the rate of a network that knows nothing: it is to be adapted, not taught anew.
+ONLINE = BlindSpotSettings(steps=600, learning_rate=1e-4, validate_every=25, patience=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +65,65 @@ class LearnedFromItself(PlainMethod):
         return fill_with_blind_spots(image, missing, settings=self.settings, seed=seed, budget=budget)
 
 
-def _card(method_id: str, *, title: str, paper: str) -> MethodCard:
+@dataclass(frozen=True, slots=True)
+class LearnedFromPhotographs(PlainMethod):
+    """Fills by a network that was trained on photographs; with settings, after it has learned from the tile."""
+
+    online: BlindSpotSettings | None = None
+
+    def build(self) -> nn.Module:
+        return OnSmoothFill(build_network(NETWORK, channels=3, seed=0))
+
+    def __call__(
+        self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
+    ) -> Tensor:
+        holes = required_mask(mask, method_id=self.card.id)
+        if self.online is None:
+            known = (1.0 - holes).expand_as(image)
+            predicted: Tensor = network(torch.cat([image * known, known], dim=1))
+            # Of nothing known, nothing is made.
+            nothing_known = (holes > 0).flatten(1).all(1).view(-1, 1, 1, 1)
+            return torch.where((known > 0) | nothing_known, image, predicted.to(image.dtype))
+        filled = [
+            self._fill(network, planes[None], hole[None], settings=self.online, seed=seed)
+            for planes, hole in zip(image, holes, strict=True)
+        ]
+        return torch.cat(filled)
+
+    def _fill(
+        self, network: nn.Module, image: Tensor, missing: Tensor, *, settings: BlindSpotSettings, seed: int
+    ) -> Tensor:
+        if int((missing == 0).sum()) < 2:
+            return image
+        budget = Budget(steps=iteration_limit())
+        result = fill_with_blind_spots(image, missing, settings=settings, seed=seed, budget=budget, network=network)
+        if result.stopped_by == "interrupt":
+            raise KeyboardInterrupt
+        return result.image
+
+
+def _card(
+    method_id: str,
+    *,
+    title: str,
+    paper: str,
+    licence: str = LICENCE,
+    weights: str | None = None,
+    gmac_per_megapixel: float | None = None,
+    stochastic: bool = True,
+) -> MethodCard:
     return MethodCard(
         id=method_id,
         title=title,
         paper=paper,
         purpose="fill",
-        licence=LICENCE,
+        licence=licence,
         needs_mask=True,
         size_multiple=PATCH_PX,
         context_px=CONTEXT_PX,
-        stochastic=True,
+        gmac_per_megapixel=gmac_per_megapixel,
+        weights=weights,
+        stochastic=stochastic,
         opt_in=True,
     )
 
@@ -88,5 +144,27 @@ METHODS = (
             paper="Xinglu Wang, Image restoration (course project), 2017",
         ),
         FaithfulSettings(),
+    ),
+    LearnedFromPhotographs(
+        _card(
+            "example-external",
+            title="Learning from photographs, by a network of the example-based work",
+            paper="Network of Xinglu Wang, Image restoration (course project), 2017, on a smooth fill",
+            licence=LEARNED_LICENCE,
+            weights=WEIGHTS,
+            gmac_per_megapixel=GMAC_PER_MEGAPIXEL,
+            stochastic=False,
+        )
+    ),
+    LearnedFromPhotographs(
+        _card(
+            "example-online",
+            title="Learning from photographs, then from the picture's own pixels, some hidden (minutes)",
+            paper="Online learning of Xinglu Wang, 2017; blind spots of Krull et al., CVPR 2019",
+            licence=LEARNED_LICENCE,
+            weights=WEIGHTS,
+            gmac_per_megapixel=GMAC_PER_MEGAPIXEL,
+        ),
+        ONLINE,
     ),
 )

@@ -165,6 +165,19 @@ NEEDS: tuple[Need, ...] = (
         notes="35 minutes of one core until now; the official agent is of 63 px patches of one kind of mixture only",
         recipe="all-in-one",
     ),
+    Need(
+        weight="example-external",
+        value="the example-based work, to be compared with and to go on learning from a picture",
+        targets=(
+            Target(
+                metric="example-based (PSNR dB)",
+                levels=(("colour 40 %", 36.3), ("colour 60 %", 27.9), ("grey 80 %", 20.7)),
+                source="one picture of the author each",
+            ),
+        ),
+        command="lacuna train example-external --data DATA --out RUN --steps N",
+        recipe="example-external",
+    ),
 )
 
 

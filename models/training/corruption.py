@@ -23,7 +23,7 @@ from models.degradations.resample import resize
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training batch. `weight` (B, 1, H, W) or None limits the loss to some pixels."""
+    """One training batch. `weight` (B, 1 or C, H, W) or None limits the loss to some values."""
 
     network_input: Tensor
     target: Tensor
@@ -167,6 +167,28 @@ class Holes:
         grown = cv2.dilate(hole.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
         share = grown.mean()
         return grown > 0 if 0.0 < share < 0.7 else rng.random((height, width)) < 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LostPixels:
+    """Single values lost at random, for the networks of `models.example_based`; the loss counts these alone.
+
+    The input is the values, 0 where lost, and then the planes of the mask, 1 = known. Half of the colour patches lose
+    values in each channel by itself, as in the work that these networks come from, the others whole pixels.
+    """
+
+    share: tuple[float, float] = (0.2, 0.85)
+    channel_share: float = 0.5
+
+    def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
+        count = clean.shape[0]
+        spread = (clean.amax(1) - clean.amin(1)).flatten(1).amax(1)
+        by_channel = torch.from_numpy(rng.random(count) < self.channel_share) & (spread > 0)
+        share = torch.from_numpy(rng.uniform(*self.share, (count, 1, 1, 1)).astype(np.float32))
+        draw = torch.rand(clean.shape, generator=torch_generator(rng))
+        draw = torch.where(by_channel.view(count, 1, 1, 1), draw, draw[:, :1].expand_as(draw))
+        known = (draw >= share).to(clean.dtype)
+        return Example(torch.cat([clean * known, known], dim=1), clean, 1.0 - known)
 
 
 @dataclass(frozen=True, slots=True)

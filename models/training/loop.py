@@ -77,11 +77,12 @@ class Progress:
 
 
 def charbonnier(output: Tensor, target: Tensor, *, weight: Tensor | None, epsilon: float = 1e-3) -> Tensor:
-    """Mean of sqrt(error² + ε²), over the pixels of `weight` where given (Lai et al., LapSRN, 2017)."""
+    """Mean of sqrt(error² + ε²), over the values of `weight` where given (Lai et al., LapSRN, 2017)."""
     loss = torch.sqrt((output - target).square() + epsilon**2)
     if weight is None:
         return loss.mean()
-    return (loss * weight).sum() / (weight.sum() * loss.shape[1]).clamp_min(1.0)
+    weight = weight.expand_as(loss)
+    return (loss * weight).sum() / weight.sum().clamp_min(1.0)
 
 
 def train(

@@ -32,7 +32,7 @@ class ConvolutionMuon:
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         def is_hidden(name: str, value: Tensor) -> bool:
-            return value.ndim == 4 and name.split(".")[0] not in ends
+            return value.ndim == 4 and not set(ends) & set(name.split("."))
 
         named = list(network.named_parameters())
         self._kernels = [value for name, value in named if is_hidden(name, value)]

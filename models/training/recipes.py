@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from models.blocks import ResidualUNet, ResidualUpscaler
-from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, MildBlur, Mixture, Shrunk
+from models.example_based.networks import OnSmoothFill, build_network
+from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, LostPixels, MildBlur, Mixture, Shrunk
 from models.training.loop import Schedule
 from models.training.photographs import PatchSettings
 
@@ -17,7 +18,8 @@ from models.training.photographs import PatchSettings
 class Recipe:
     """How one weight file is made. `start_from` says which run it starts from, as arguments of this command.
 
-    `scale` > 1 makes an upscaler, whose patches are those of the large picture.
+    `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the networks
+    of `models.example_based` that correct a smooth fill.
     """
 
     id: str
@@ -30,10 +32,13 @@ class Recipe:
     blocks: int = 2
     unshuffle: int = 2
     scale: int = 1
+    example_network: str | None = None
     start_from: str | None = None
 
     def network(self) -> nn.Module:
         """Return the recipe's network, freshly initialized from torch's global generator."""
+        if self.example_network is not None:
+            return OnSmoothFill(build_network(self.example_network, channels=3, seed=self.seed))
         if self.scale > 1:
             return ResidualUpscaler(scale=self.scale, widths=self.widths, blocks=self.blocks)
         return ResidualUNet(
@@ -75,6 +80,15 @@ RECIPES: tuple[Recipe, ...] = (
         widths=(32, 64, 96, 128),
         unshuffle=1,
         seed=3,
+    ),
+    Recipe(
+        id="example-external",
+        corruption=LostPixels(),
+        patches=PatchSettings(grey_share=0.35, tint_share=0.05),
+        schedule=Schedule(steps=6000, decay_share=0.9),
+        in_channels=6,
+        example_network="deep_wide_denoise",
+        seed=7,
     ),
     # Half of the patches at half scale: the mixtures of RL-Restore are measured on photographs shrunk to a third.
     Recipe(

@@ -36,8 +36,8 @@ def validation_examples(
 def psnr_db(output: Tensor, example: Example) -> Tensor:
     """Return the PSNR in dB of each picture (B,) of the clipped `output`, over `example.weight` where there is one."""
     error = (output.clamp(0, 1) - example.target).square()
-    weight = torch.ones_like(error[:, :1]) if example.weight is None else example.weight
-    mean = (error * weight).sum((1, 2, 3)) / (weight.sum((1, 2, 3)) * error.shape[1]).clamp_min(1.0)
+    weight = torch.ones_like(error) if example.weight is None else example.weight.expand_as(error)
+    mean = (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1.0)
     return -10.0 * mean.clamp_min(1e-12).log10()
 
 

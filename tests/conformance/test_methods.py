@@ -21,6 +21,7 @@ LEARN_FROM_THE_PICTURE = (
     "deep-image-prior-denoise",
     "example-internal",
     "example-internal-faithful",
+    "example-online",
 )
 EVERY = pytest.mark.parametrize(
     "method",

@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from models.deep_prior.budget import limited_iterations
-from models.example_based.blind_spot import BlindSpotSettings, _BlindSpots, fill_with_blind_spots, hidden_loss
+from models.example_based.blind_spot import (
+    BlindSpotSettings,
+    _BlindSpots,
+    choose_trained,
+    fill_with_blind_spots,
+    hidden_loss,
+)
 from models.example_based.faithful import FaithfulSettings, fill_faithfully, masked_loss
 from models.example_based.learning import Budget, EarlyStopping, LearningProgress
 from models.example_based.networks import RECIPES, OnSmoothFill, build_network, recipe_of
@@ -244,6 +250,52 @@ def test_where_no_step_helps_the_smooth_fill_stays() -> None:
     result = fill_with_blind_spots(image, missing, settings=settings, seed=0)
     assert result.best_step == 0
     assert torch.allclose(result.image, smooth_fill(image, missing), atol=1e-6)
+
+
+def taught(name: str = "deep_denoise") -> OnSmoothFill:
+    network = OnSmoothFill(build_network(name, channels=3, seed=5))
+    torch.nn.init.normal_(network.hourglass.head.weight, std=1e-3, generator=torch.Generator().manual_seed(0))
+    return network
+
+
+def test_a_network_learned_beforehand_is_copied_and_at_no_steps_used_as_it_is() -> None:
+    image, missing, network = picture(channels=3), holes(), taught()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    result = fill_with_blind_spots(image, missing, settings=replace(BLIND, steps=0), seed=0, network=network)
+    known = (1 - missing).expand_as(image)
+    with torch.no_grad():
+        once = network(torch.cat([image * known, known], dim=1)).clamp(0, 1)
+    torch.testing.assert_close(result.image, torch.where(known > 0, image, once))
+    assert (result.steps, result.best_step) == (0, 0)
+    learned = fill_with_blind_spots(image, missing, settings=replace(BLIND, keep="last"), seed=0, network=network)
+    assert not torch.equal(learned.image, result.image)
+    assert learned.best_step == learned.steps == BLIND.steps
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_only_what_follows_the_last_merge_learns_when_asked() -> None:
+    network = taught()
+    choose_trained(network, "last")
+    learning = {name for name, weight in network.named_parameters() if weight.requires_grad}
+    assert {name.split(".")[1] for name in learning} == {"from_middle", "head"}
+    with pytest.raises(ValueError, match="expected an hourglass"):
+        choose_trained(build_network("single", channels=3, seed=0), "last")
+
+
+def test_with_nothing_hidden_all_that_is_known_is_supervised() -> None:
+    image, missing = picture(), holes()
+    known = 1 - missing
+    settings = replace(BLIND, hidden_share=0.0)
+    training = _BlindSpots(image, shown=known, held_out=torch.zeros_like(known), settings=settings, seed=0)
+    inputs, _, supervised = training._hide(training._draw())
+    assert torch.equal(inputs.chunk(2, dim=1)[1], supervised)
+    assert bool(supervised.any())
+
+
+@pytest.mark.parametrize("wrong", [{"hidden_share": 1.0}, {"steps": -1}])
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="got"):
+        BlindSpotSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_methods_learn_from_grey_as_one_plane_and_obey_the_limit() -> None:

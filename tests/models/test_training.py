@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from models.blocks import ResidualUNet
-from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, MildBlur, Mixture
+from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, LostPixels, MildBlur, Mixture
 from models.training.export import export
-from models.training.loop import CHECKPOINT, LoopSettings, Schedule, train
+from models.training.loop import CHECKPOINT, LoopSettings, Schedule, charbonnier, train
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import RECIPES, get_recipe
 from models.weights import WeightCard, WeightsError, load_card, load_weights, save_weights
@@ -52,7 +52,9 @@ def test_a_resumed_run_ends_with_the_same_weights(photographs: Photographs, tmp_
 
 
 @pytest.mark.parametrize(
-    "corruption", [BlindNoise(), BlindJpeg(), MildBlur(), Holes(), Mixture()], ids=lambda c: type(c).__name__
+    "corruption",
+    [BlindNoise(), BlindJpeg(), MildBlur(), Holes(), LostPixels(), Mixture()],
+    ids=lambda c: type(c).__name__,
 )
 def test_a_batch_is_a_function_of_seed_and_step(photographs: Photographs, corruption: Corruption) -> None:
     def batch(step: int) -> Example:
@@ -79,6 +81,29 @@ def test_holes_change_exactly_what_the_mask_says() -> None:
     assert torch.equal(filled * (1 - mask), clean * (1 - mask))
     assert not torch.equal(filled * mask, clean * mask)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_lost_pixels_are_zero_marked_and_supervised() -> None:
+    clean = torch.rand(12, 3, 32, 32) * 0.8 + 0.1
+    clean[:4] = clean[:4, :1]
+    example = LostPixels()(clean, np.random.default_rng(0))
+    values, known = example.network_input.chunk(2, dim=1)
+    assert example.weight is not None
+    assert torch.equal(values, clean * known)
+    assert torch.equal(example.weight, 1 - known)
+    shared = (known == known[:, :1]).flatten(1).all(1)
+    assert bool(shared[:4].all())  # a grey picture is one plane
+    assert 0 < int(shared[4:].sum()) < 8  # and of the others some lose whole pixels, some values
+    assert 0.15 < float(example.weight.mean()) < 0.9
+
+
+def test_the_loss_counts_the_values_that_are_marked() -> None:
+    target, output = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
+    output[:, 1] = 9.0
+    values = torch.ones(1, 3, 2, 2)
+    values[:, 1] = 0.0
+    assert charbonnier(output, target, weight=values) == pytest.approx(0.5, abs=1e-4)
+    assert charbonnier(output, target, weight=torch.ones(1, 1, 2, 2)) == pytest.approx(10 / 3, abs=1e-4)
 
 
 def test_mixtures_keep_grey_patches_grey_and_stay_within_range() -> None:

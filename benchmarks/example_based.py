@@ -1,12 +1,12 @@
 """Example-based filling: learned from photographs, learned from the picture, and both ("online learning").
 
-    python -m benchmarks.example_based --data DIR [--offline 68] [--online 7] [--write-card]
+    python -m benchmarks.example_based --data DIR [--offline 68] [--online 7] [--crop-px 256] [--write-card]
 
 Damage: exactly int(ratio * columns) values lost in each row of each channel, channels independently; grey pictures have
 one mask. PSNR in dB over all values of the picture in 8 bits, known ones as they were (what the published Euclidean
 norm converts to). Pictures: the first of CBSD68 (colour) and BSD68 (grey), never trained on; for online learning their
-middle 256 x 256 px. An epoch shows each pixel 64 times, as all overlapping 8 x 8 patches do; after the epochs of each
-row the optimizer begins anew. `hidden`: a fifth of the
+middle square of --crop-px. An epoch shows each pixel 64 times, as all overlapping 8 x 8 patches do; after the epochs
+of each row the optimizer begins anew. `hidden`: a fifth of the
 known pixels is hidden from the network and supervised; `shown`: nothing is, as the author did. `last`: only the three
 convolutions after the last merge learn. `internal`: the same network knowing nothing of photographs, as many epochs.
 """
@@ -39,7 +39,6 @@ from models.weights import load_weights
 RATIOS = (0.4, 0.6, 0.8)
 EPOCHS = (0, 1, 3, 5)
 VIEWS_PER_EPOCH = 64
-CROP_PX = 256
 # Of three pictures of the author's, whose originals are not published: 40 and 60 % in colour, 80 % in grey.
 PUBLISHED = {("colour", 0.4): 36.3, ("colour", 0.6): 27.9, ("grey", 0.8): 20.7}
 Kind = Literal["grey", "colour"]
@@ -133,7 +132,7 @@ def offline_rows(data: Path, *, count: int, network: nn.Module) -> Iterator[Row]
             yield _row(kind, ratio, way=way, epochs=0, found=found, seconds=time.perf_counter() - started)
 
 
-def online_rows(data: Path, *, count: int, network: nn.Module, ratios: Sequence[float]) -> Iterator[Row]:
+def online_rows(data: Path, *, count: int, crop_px: int, network: nn.Module, ratios: Sequence[float]) -> Iterator[Row]:
     """Yield what learning from the picture adds, epoch by epoch, on colour pictures."""
     plain = replace(ONLINE, keep="last", patience=10**6, validate_every=10**6)
     nothing = replace(plain, learning_rate=BlindSpotSettings().learning_rate)
@@ -146,14 +145,14 @@ def online_rows(data: Path, *, count: int, network: nn.Module, ratios: Sequence[
         "internal, shown": (replace(nothing, hidden_share=0.0), None),
     }
     for ratio in ratios:
-        pictures = list(cases(data, kind="colour", ratio=ratio, count=count, crop_px=CROP_PX))
+        pictures = list(cases(data, kind="colour", ratio=ratio, count=count, crop_px=crop_px))
         for way, (settings, start) in ways.items():
             yield from _epoch_by_epoch(pictures, way=way, ratio=ratio, settings=settings, start=start)
         found, began = [], time.perf_counter()
         for case in pictures:
             found.append(psnr_db(fill_online(case, settings=ONLINE, network=network)[0], case))
         seconds, name = time.perf_counter() - began, "example-online (stops itself)"
-        yield _row("colour", ratio, way=name, epochs=-1, found=found, seconds=seconds, crop_px=CROP_PX)
+        yield _row("colour", ratio, way=name, epochs=-1, found=found, seconds=seconds, crop_px=crop_px)
 
 
 def _epoch_by_epoch(
@@ -162,13 +161,17 @@ def _epoch_by_epoch(
     networks: list[nn.Module | None] = [start] * len(pictures)
     seconds, done = 0.0, 0
     for epochs in EPOCHS:
-        now = replace(settings, steps=steps_of(epochs - done, settings=settings, pixels=CROP_PX**2))
+        now = replace(
+            settings, steps=steps_of(epochs - done, settings=settings, pixels=pictures[0].clean[0, 0].numel())
+        )
         found, began = [], time.perf_counter()
         for index, case in enumerate(pictures):
             filled, networks[index] = fill_online(case, settings=now, network=networks[index], seed=epochs)
             found.append(psnr_db(filled, case))
         seconds, done = seconds + time.perf_counter() - began, epochs
-        yield _row("colour", ratio, way=way, epochs=epochs, found=found, seconds=seconds, crop_px=CROP_PX)
+        yield _row(
+            "colour", ratio, way=way, epochs=epochs, found=found, seconds=seconds, crop_px=pictures[0].clean.shape[3]
+        )
 
 
 def _row(
@@ -215,12 +218,15 @@ def main() -> None:
     parser.add_argument(
         "--write-card", action="store_true", help="put the figures without learning on the weight's card"
     )
+    parser.add_argument("--crop-px", type=int, default=256, help="side of the pictures to learn from")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="of online learning")
     given = parser.parse_args()
     network, rows = load_network(), list[Row]()
     offline = offline_rows(given.data, count=given.offline, network=network) if given.offline else iter(())
     online = (
-        online_rows(given.data, count=given.online, network=network, ratios=given.ratios) if given.online else iter(())
+        online_rows(given.data, count=given.online, crop_px=given.crop_px, network=network, ratios=given.ratios)
+        if given.online
+        else iter(())
     )
     print("| kind | lost | way | epochs | pictures | PSNR, dB | seconds a picture |\n|---|---|---|---|---|---|---|")
     for row in itertools.chain(offline, online):

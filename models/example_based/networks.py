@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -101,7 +102,7 @@ class Hourglass(nn.Module):
     def __init__(self, channels: int, *, widths: tuple[int, ...], transposed: bool) -> None:
         super().__init__()
         fine, middle, coarse = widths
-        self.transposed = transposed
+        self.transposed, self.in_channels = transposed, 2 * channels
         self.fine = _stack([2 * channels, fine, fine])
         self.middle = _stack([fine, middle] if transposed else [fine, middle, middle])
         self.coarse = _stack([middle, coarse])
@@ -141,14 +142,16 @@ class OnSmoothFill(nn.Module):
                 f"OnSmoothFill: got a {type(hourglass).__name__} that ends in sigmoid or ReLU, expected "
                 "deep_denoise or deep_wide_denoise; choose one of them or do without the smooth start"
             )
-        self.hourglass = hourglass
+        self.hourglass, self.in_channels = hourglass, hourglass.in_channels
         nn.init.zeros_(hourglass.head.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         values, known = x.float().chunk(2, dim=1)
         # Planes may have masks of their own.
         planes = (values.flatten(0, 1)[:, None], 1.0 - known.flatten(0, 1)[:, None])
-        with torch.autocast(x.device.type, enabled=False):
+        kind = x.device.type
+        # Where only shapes are asked for, on the device "meta", there is nothing to switch off.
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             smooth = smooth_fill(*planes).view(values.shape)
         change: Tensor = self.hourglass(torch.cat([smooth, known], dim=1))
         return smooth + change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -29,6 +30,8 @@ from flows.commands.options import (
 from flows.commands.upkeep import upkeep_app
 from models.types import DEFAULT_POLICY
 
+# As good as the start of the process, of which this is the first module.
+BEGUN = time.monotonic()
 EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
 _EXIT_CODES = (
     "Exit codes: 0 = all fine (pictures left untouched or marked for review are fine); 1 = some images failed or were "

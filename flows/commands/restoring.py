@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
+from flows.cli import BEGUN, EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.dask_settings import DaskSettings
 from flows.home import lacuna_home
 from flows.run_options import check_methods
@@ -57,11 +58,10 @@ def run(
     told = summary.nothing_to_do or summary.store_gone  # of which there are no pictures, or no end
     gain = None if told or options.reference is None else mean_gain(summary)
     if as_json:
-        print_json(
-            {**to_json(summary), "mean_psnr_db": None if gain is None else {"before": gain[0], "after": gain[1]}}
-        )
+        psnr = None if gain is None else {"before": gain[0], "after": gain[1]}
+        print_json({**to_json(summary), "mean_psnr_db": psnr, "first_image_seconds": bar.first_image_seconds})
     else:
-        print_summary(summary, gain=gain)
+        print_summary(summary, gain=gain, first_image_seconds=bar.first_image_seconds)
     return exit_code(summary)
 
 
@@ -88,7 +88,10 @@ def mean_gain(summary: RunSummary) -> tuple[float, float] | None:
 
 
 class ArchiveProgress:
-    """A progress bar over the files of an archive, fed by `tasks.progress`; hidden, it only counts."""
+    """A progress bar over the files of an archive, fed by `tasks.progress`; hidden, it only counts.
+
+    first_image_seconds: from the start of the command until the first result was written; None = none was.
+    """
 
     def __init__(self, console: Console, *, visible: bool) -> None:
         columns: tuple[str | ProgressColumn, ...] = (
@@ -102,6 +105,7 @@ class ArchiveProgress:
         self._task = self._bar.add_task("Restoring", total=None, visible=False)
         self._done = 0.0
         self._partly: dict[str, float] = {}
+        self.first_image_seconds: float | None = None
 
     def __enter__(self) -> ArchiveProgress:
         self._bar.start()
@@ -116,6 +120,8 @@ class ArchiveProgress:
             self._bar.update(self._task, total=count, visible=True)
             self._bar.reset(self._task, total=count, visible=True)
             return
+        if event in ("restore", "done") and self.first_image_seconds is None:
+            self.first_image_seconds = round(time.monotonic() - BEGUN, 1)
         if event == "done":
             self._partly.pop(shard, None)
             self._done += count
@@ -163,7 +169,9 @@ def _print_what_is_left(summary: RunSummary, console: Console) -> None:
         console.print(f"  shard {shard} ended without rows: {error}; run again", markup=False, highlight=False)
 
 
-def print_summary(summary: RunSummary, *, gain: tuple[float, float] | None = None) -> None:
+def print_summary(
+    summary: RunSummary, *, gain: tuple[float, float] | None = None, first_image_seconds: float | None = None
+) -> None:
     """Print what became of a run as a table, with its first failures and where everything lies."""
     console = Console()
     if summary.nothing_to_do:
@@ -180,6 +188,8 @@ def print_summary(summary: RunSummary, *, gain: tuple[float, float] | None = Non
         ("images/s", f"{summary.images_per_second:.2f}"),
         ("device", f"{summary.device}, {summary.precision}"),
     ]
+    if first_image_seconds is not None:
+        rows.append(("first image after", f"{first_image_seconds:.1f} s"))
     if summary.incremental:
         rows[:0] = [("new", summary.new), ("changed", summary.changed), ("unchanged", summary.unchanged)]
         rows[3:3] = [("newly missing in the source", summary.source_missing)]

@@ -139,6 +139,7 @@ def test_restore_catalogue_and_csv(prefect_server: None, archive: Path, tmp_path
     assert result.exit_code == 1, result.output  # one quarantined
     summary = json.loads(result.stdout)
     assert (summary["images"], summary["quarantined"]) == (7, 1)
+    assert summary["first_image_seconds"] > 0
     asked = RUNNER.invoke(app, ["catalogue", str(out), "SELECT count(*) AS n FROM images", "--json"])
     assert json.loads(asked.stdout) == [{"n": 7}]
     wrong = RUNNER.invoke(app, ["catalogue", str(out), "SELECT nothing FROM images"])

@@ -17,6 +17,7 @@ from conftest import smooth_picture, write_picture
 from fsspec.implementations.memory import MemoryFileSystem
 
 import flows.prefect_settings  # noqa: F401 - before prefect
+from flows.home import lacuna_home
 from flows.restore_archive import restore_archive
 from flows.run_summary import BrokenShardsError, RunSummary
 from storage import patience
@@ -65,6 +66,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     for number in range(PICTURES):
         write_picture(tmp_path / "drawn.png", smooth_picture(number), noise_sigma=25 * (number % 2))
         Location(made.source).join(f"{number}.png").put_file(tmp_path / "drawn.png")
+    # As in an archive larger than what may lie here: every picture is read twice, and the second time it may be gone.
+    monkeypatch.setattr("flows.run_work._KEPT_BYTES", 0)
     monkeypatch.setattr(patience, "_of_this_process", Patience(Budgets(), clock=lambda: made.now))
     monkeypatch.setattr("prefect.task_engine.time", SimpleNamespace(**{**vars(time), "sleep": made.sleep}))
     cat_file = MemoryFileSystem.cat_file
@@ -141,3 +144,10 @@ def test_a_permanent_fault_is_not_waited_for(store: Store) -> None:
     assert (summary.quarantined, summary.broken_shards) == (1, ())
     assert store.now == 0
     assert store.requests.count("1.png") == 2, "once to hash it, once to read it"
+
+
+def test_what_may_lie_here_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.run_work._KEPT_BYTES", 1 << 30)
+    store.run()
+    assert sorted(store.requests) == [f"{number}.png" for number in range(PICTURES)]
+    assert list((lacuna_home() / "working").rglob("*.file")) == []

@@ -26,6 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q $(PIP_ARGS) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	@# The engine's database takes 8 s to make; the first run must not wait for that.
+	@$(BIN)/python -m flows.engine_database
 	@touch $@
 
 restore: $(STAMP) ## restore SOURCE to DEST; without SOURCE: build the sample archive and restore that

@@ -22,8 +22,7 @@ from tasks.benchmarking import detection
 from tasks.benchmarking.tables import ALL, build_board
 
 # Tables of other weights than the method's own are left alone: a shipped weight belongs to the method of its name.
-_OWN = [method.card.id for method in METHODS if method.card.weights == method.card.id]
-_SHIPPED = {name: name for name in _OWN if name in weight_names()}
+_SHIPPED = {method.card.id for method in METHODS if method.card.weights == method.card.id} & set(weight_names())
 
 
 def measured_figures(root: Location) -> dict[str, dict[str, dict[str, float]]]:
@@ -33,12 +32,11 @@ def measured_figures(root: Location) -> dict[str, dict[str, dict[str, float]]]:
         description, metrics, timings = CellStore(root.join(name)).read_tables()
         current = {str(row["method"]): row["weights_sha256"] for row in metrics}
         for row in build_board(description, metrics, timings).rows:
-            weight = _SHIPPED.get(row.method)
-            if weight is None or row.kind != "measured" or row.dataset == ALL or row.mean is None:
+            if row.method not in _SHIPPED or row.kind != "measured" or row.dataset == ALL or row.mean is None:
                 continue
-            if current[row.method] != load_card(weight).sha256:
+            if current[row.method] != load_card(row.method).sha256:
                 raise SystemExit(f"{name}: {row.method} was measured with other weights; run the suite again")
-            levels = found.setdefault(weight, {}).setdefault(f"{name} (PSNR dB)", {})
+            levels = found.setdefault(row.method, {}).setdefault(f"{name} (PSNR dB)", {})
             levels[f"{row.dataset} {row.level}"] = round(row.mean, 2)
     return found
 

@@ -145,25 +145,17 @@ class DaskPool:
         """Return how many shards keep the workers busy that there are now."""
         return min(_MOST_AT_ONCE, max(1, _SHARDS_PER_THREAD * self._threads()))
 
-    def forget(
-        self,
-        *,
-        job: dict[str, Any],
-        ingested: dict[str, Any],
-        detected: list[dict[str, Any]],
-        restored: list[dict[str, Any]],
-    ) -> None:
+    def forget(self, job: dict[str, Any], *, keys: list[str]) -> None:
         shard = job["shard"]["shard_id"]
         with self._lock:
             self._homes.pop(shard, None)
             if shard in self._busy:  # else all of it came from the cache
                 self._ended.append(self._busy.pop(shard))
-        work: dict[str, Any] = {"job": job, "ingested": ingested, "detected": detected, "restored": restored}
         if self._cluster is not None:
-            forget_working_copies(**work)
+            forget_working_copies(job["working_root"], keys)
             return
         with suppress(Exception):  # a cache only: what a lost worker leaves is for its machine to clean
-            self._client.run(forget_here, **work, on_error="ignore")
+            self._client.run(forget_here, keys, on_error="ignore")
 
     def _threads(self) -> int:
         """Return how many units the workers there are now carry out at once; 0 also when nobody can be asked."""

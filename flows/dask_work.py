@@ -138,9 +138,9 @@ def missing_here(uris: list[str]) -> list[str]:
     return [uri for uri in uris if not Location(uri).exists()]
 
 
-def forget_here(*, job: dict[str, Any], **work: Any) -> None:
-    """Delete the working copies of a finished shard on this machine; the rest as `forget_working_copies` takes it."""
-    forget_working_copies(job={**job, "working_root": working_root()}, **work)
+def forget_here(keys: list[str]) -> None:
+    """Delete these working copies on this machine."""
+    forget_working_copies(working_root(), keys)
 
 
 def end_run(run: str) -> None:

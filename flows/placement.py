@@ -39,15 +39,8 @@ class Placement(Protocol):
         """Raise ValueError when one of these places is not there for it."""
         ...
 
-    def forget(
-        self,
-        *,
-        job: dict[str, Any],
-        ingested: dict[str, Any],
-        detected: list[dict[str, Any]],
-        restored: list[dict[str, Any]],
-    ) -> None:
-        """Delete the working copies of a finished shard."""
+    def forget(self, job: dict[str, Any], *, keys: list[str]) -> None:
+        """Delete the working copies of a finished shard, by their keys."""
         ...
 
 
@@ -66,15 +59,8 @@ class ThisProcess:
     def check_places(self, uris: Sequence[str]) -> None:
         return
 
-    def forget(
-        self,
-        *,
-        job: dict[str, Any],
-        ingested: dict[str, Any],
-        detected: list[dict[str, Any]],
-        restored: list[dict[str, Any]],
-    ) -> None:
-        forget_working_copies(job=job, ingested=ingested, detected=detected, restored=restored)
+    def forget(self, job: dict[str, Any], *, keys: list[str]) -> None:
+        forget_working_copies(job["working_root"], keys)
 
 
 # Threads that run tasks get a copy of the flow's context.

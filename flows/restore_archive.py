@@ -30,6 +30,7 @@ from flows.run_work import Work, begin_work, jobs_in_time, plan_work, replace_ro
 from models.types import to_json
 from tasks.caching import run_stage
 from tasks.catalogue import commit_rows
+from tasks.cleaning import working_copies_of
 from tasks.detect import detect_scratches
 from tasks.estimate import estimate_degradations
 from tasks.ingest import ingest_shard
@@ -61,7 +62,7 @@ def process_shard(*, name: str, job: dict[str, Any]) -> ShardSummary:
     measuring, kept = place.placed(measure_results), lambda _: previews_kept(job)
     measured = run_stage(measuring, intact=kept, job=job, **findings, restored=restored)
     summary: ShardSummary = commit_rows(job=job, **findings, **plans, restored=restored, measured=measured)
-    place.forget(job=job, **findings, restored=restored)
+    place.forget(job, keys=working_copies_of(job=job, **findings, restored=restored))
     announce("done", len(job["shard"]["members"]), shard=name)
     return summary
 

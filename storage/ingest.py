@@ -32,21 +32,21 @@ def ingest_member(
     """
     sha256: str | None = None
     try:
-        kept: bytes | None = None
-        data: bytes | Path | None = source.local_path(member)
-        if data is None:
-            if known_sha256 is not None:
-                kept = copies.file(known_sha256)
-            data = source.read(member) if kept is None else kept
-            sha256 = hashlib.sha256(data).hexdigest()
+        data: bytes | Path
+        fetched: bytes | None = None
+        if (path := source.local_path(member)) is not None:
+            data, sha256 = path, source.sha256(member)
+        elif known_sha256 is not None and (kept := copies.file(known_sha256)) is not None:
+            data, sha256 = kept, known_sha256
         else:
-            sha256 = source.sha256(member)
+            data = fetched = source.read(member)
+            sha256 = hashlib.sha256(data).hexdigest()
         records = []
         for page in iter_pages(data, limits):
             key = copies.save_page(page, sha256=sha256)
             records.append(_record(member, page, sha256=sha256, working_copy=key, duplicate_of=duplicate_of))
-        if source.is_remote and isinstance(data, bytes) and data is not kept:
-            copies.save_file(data, sha256=sha256)
+        if source.is_remote and fetched is not None:
+            copies.save_file(fetched, sha256=sha256)
         return records, []
     except IngestError as error:
         return [], [quarantine(member, error, sha256=sha256)]

@@ -69,7 +69,7 @@ class WorkingCopies:
 
         A favour: where there is no room for them, they are not kept.
         """
-        with suppress(OSError), _replacing(self.path(_file_key(sha256))) as file:
+        with suppress(OSError), _replacing(self.path(file_key(sha256))) as file:
             if isinstance(data, bytes):
                 file.write(data)
             else:
@@ -79,14 +79,10 @@ class WorkingCopies:
     def file(self, sha256: str) -> bytes | None:
         """Return the kept bytes of a file; None when they were not kept, are gone, or were damaged by a full disk."""
         try:
-            data = self.path(_file_key(sha256)).read_bytes()
+            data = self.path(file_key(sha256)).read_bytes()
         except FileNotFoundError:  # also in this moment, by another shard with the same picture
             return None
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
-
-    def delete_file(self, sha256: str) -> None:
-        """Remove the kept bytes of a file, if any."""
-        self.delete(_file_key(sha256))
 
     def delete(self, key: str) -> None:
         """Remove one copy; nothing happens when it is gone already or, where files in use are locked, still read."""
@@ -138,7 +134,8 @@ def page_key(sha256: str, page_index: int) -> str:
     return f"{sha256[:2]}/{sha256}-p{page_index}-v{_VERSION}.npy"
 
 
-def _file_key(sha256: str) -> str:
+def file_key(sha256: str) -> str:
+    """Return the key of a file's kept bytes."""
     return f"{sha256[:2]}/{sha256}.file"
 
 

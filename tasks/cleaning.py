@@ -6,25 +6,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.types import from_json
+from storage.working_copies import WorkingCopies, file_key
 from tasks.jobs import Detected, Ingested, Restored, ShardJob
 
 
-def forget_working_copies(
+def working_copies_of(
     *,
     job: dict[str, Any],
     ingested: dict[str, Any],
     detected: list[dict[str, Any]],
     restored: Sequence[dict[str, Any]] = (),
-) -> None:
-    """Delete the working copies, masks and kept files of a finished shard; whoever still needs one makes it again."""
-    work = from_json(ShardJob, job)
-    copies, images = work.copies, from_json(Ingested, ingested).images
-    for record in images:
-        copies.delete(record.working_copy)
-    outputs = (from_json(Restored, item).output.output_sha256 for item in restored)
-    for sha256 in {*work.shard.member_sha256s, *(record.source_sha256 for record in images), *outputs} - {None}:
-        copies.delete_file(str(sha256))
-    for item in detected:
-        found = from_json(Detected, item).scratches
-        if found is not None and found.mask is not None:
-            copies.delete(found.mask)
+) -> list[str]:
+    """Return the keys of a finished shard's working copies: pages, masks, and kept bytes of sources and outputs."""
+    images = from_json(Ingested, ingested).images
+    outputs = [from_json(Restored, item).output for item in restored]
+    found = [from_json(Detected, item).scratches for item in detected]
+    files = {
+        *from_json(ShardJob, job).shard.member_sha256s,
+        *(record.source_sha256 for record in images),
+        *(output.output_sha256 for output in outputs),
+    }
+    return [
+        *(record.working_copy for record in images),
+        *(report.mask for report in found if report is not None and report.mask is not None),
+        *(file_key(sha256) for sha256 in files if sha256 is not None),
+    ]
+
+
+def forget_working_copies(root: str, keys: Sequence[str]) -> None:
+    """Delete these working copies below the folder `root`; whoever still needs one makes it again."""
+    copies = WorkingCopies(root)
+    for key in keys:
+        copies.delete(key)

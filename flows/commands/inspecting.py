@@ -12,7 +12,7 @@ from flows.run_identity import code_version
 from models.types import to_json
 from storage.locations import Location
 from storage.shards import Shard
-from tasks.cleaning import forget_working_copies
+from tasks.cleaning import forget_working_copies, working_copies_of
 from tasks.detect import detect
 from tasks.device import identify
 from tasks.estimate import estimate
@@ -93,7 +93,8 @@ def _look(job: ShardJob) -> list[dict[str, Any]]:
                 "plan": to_json(planned.plan),
             }
         )
-    forget_working_copies(job=to_json(job), ingested=to_json(ingested), detected=to_json(detected))
+    keys = working_copies_of(job=to_json(job), ingested=to_json(ingested), detected=to_json(detected))
+    forget_working_copies(job.working_root, keys)
     return entries
 
 

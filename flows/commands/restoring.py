@@ -90,7 +90,7 @@ def mean_gain(summary: RunSummary) -> tuple[float, float] | None:
 class ArchiveProgress:
     """A progress bar over the files of an archive, fed by `tasks.progress`; hidden, it only counts.
 
-    first_image_seconds: from the start of the command until the first result was written; None = none was.
+    first_image_seconds: from the start of the command until the first picture was through; None = none was.
     """
 
     def __init__(self, console: Console, *, visible: bool) -> None:

@@ -2,7 +2,7 @@
 
 The networks are Xinglu Wang's; hiding what is supervised is the blind spot of Krull et al., "Noise2Void", CVPR 2019,
 and of Batson and Royer, "Noise2Self", ICML 2019. Pixels, not patches, are held out to decide when to stop. A network
-that was trained on photographs may be given: that is the seed's "online learning".
+that was trained on photographs may be given: that is his "online learning".
 """
 
 from __future__ import annotations

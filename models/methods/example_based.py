@@ -8,7 +8,7 @@ methods that learn from the picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,28 +41,14 @@ class LearnedFromItself(PlainMethod):
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
     ) -> Tensor:
-        holes = required_mask(mask, method_id=self.card.id)
-        budget = Budget(steps=iteration_limit())
-        filled = [
-            self._fill(planes[None], hole[None], budget=budget, seed=seed)
-            for planes, hole in zip(image, holes, strict=True)
-        ]
-        return torch.cat(filled)
+        def learn(tile: Tensor, missing: Tensor, budget: Budget) -> LearningResult:
+            # Grey comes as three equal planes: the author's grey networks take one.
+            planes = without_repeated_planes(tile)
+            if isinstance(self.settings, FaithfulSettings):
+                return fill_faithfully(planes, missing, settings=self.settings, seed=seed, budget=budget)
+            return fill_with_blind_spots(planes, missing, settings=self.settings, seed=seed, budget=budget)
 
-    def _fill(self, image: Tensor, missing: Tensor, *, budget: Budget, seed: int) -> Tensor:
-        if int((missing == 0).sum()) < 2:
-            # Nothing is known that could be learned from.
-            return image
-        # Grey comes as three equal planes: the author's grey networks take one.
-        result = self._learned(without_repeated_planes(image), missing, budget=budget, seed=seed)
-        if result.stopped_by == "interrupt":
-            raise KeyboardInterrupt
-        return result.image.expand(-1, 3, -1, -1)
-
-    def _learned(self, image: Tensor, missing: Tensor, *, budget: Budget, seed: int) -> LearningResult:
-        if isinstance(self.settings, FaithfulSettings):
-            return fill_faithfully(image, missing, settings=self.settings, seed=seed, budget=budget)
-        return fill_with_blind_spots(image, missing, settings=self.settings, seed=seed, budget=budget)
+        return _tile_by_tile(image, required_mask(mask, method_id=self.card.id), learn=learn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +63,33 @@ class LearnedFromPhotographs(PlainMethod):
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
     ) -> Tensor:
-        holes = required_mask(mask, method_id=self.card.id)
-        if self.online is None:
+        holes, settings = required_mask(mask, method_id=self.card.id), self.online
+        if settings is None:
             known = (1.0 - holes).expand_as(image)
             predicted: Tensor = network(torch.cat([image * known, known], dim=1))
             # Of nothing known, nothing is made.
             nothing_known = (holes > 0).flatten(1).all(1).view(-1, 1, 1, 1)
             return torch.where((known > 0) | nothing_known, image, predicted.to(image.dtype))
-        filled = [
-            self._fill(network, planes[None], hole[None], settings=self.online, seed=seed)
-            for planes, hole in zip(image, holes, strict=True)
-        ]
-        return torch.cat(filled)
 
-    def _fill(
-        self, network: nn.Module, image: Tensor, missing: Tensor, *, settings: BlindSpotSettings, seed: int
-    ) -> Tensor:
-        if int((missing == 0).sum()) < 2:
-            return image
-        budget = Budget(steps=iteration_limit())
-        result = fill_with_blind_spots(image, missing, settings=settings, seed=seed, budget=budget, network=network)
-        if result.stopped_by == "interrupt":
-            raise KeyboardInterrupt
-        return result.image
+        def learn(tile: Tensor, missing: Tensor, budget: Budget) -> LearningResult:
+            return fill_with_blind_spots(tile, missing, settings=settings, seed=seed, budget=budget, network=network)
+
+        return _tile_by_tile(image, holes, learn=learn)
+
+
+def _tile_by_tile(image: Tensor, holes: Tensor, *, learn: Callable[[Tensor, Tensor, Budget], LearningResult]) -> Tensor:
+    """Return what `learn` makes of each tile (1, 3, H, W) with its holes; an interrupt of one ends them all."""
+    budget = Budget(steps=iteration_limit())
+    filled = []
+    for planes, hole in zip(image, holes, strict=True):
+        tile, missing = planes[None], hole[None]
+        if int((missing == 0).sum()) >= 2:  # else nothing is known that could be learned from
+            result = learn(tile, missing, budget)
+            if result.stopped_by == "interrupt":
+                raise KeyboardInterrupt
+            tile = result.image.expand(-1, 3, -1, -1)
+        filled.append(tile)
+    return torch.cat(filled)
 
 
 def _card(

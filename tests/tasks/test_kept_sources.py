@@ -18,7 +18,7 @@ from models.types import ImageRecord, OutputRecord, StepOutcome, to_json
 from storage.errors import IngestError
 from storage.outputs import write_output
 from storage.shards import cut_shards
-from tasks.cleaning import forget_working_copies
+from tasks.cleaning import forget_working_copies, working_copies_of
 from tasks.ingest import ingest
 from tasks.jobs import Detected, Identities, Ingested, Restored, RestoreOptions, ShardJob
 from tasks.measure import measure
@@ -55,9 +55,9 @@ def job_of(source: str, *, working_root: Path) -> ShardJob:
 
 
 def forget(job: ShardJob, ingested: Ingested, restored: tuple[Restored, ...] = ()) -> None:
-    forget_working_copies(
-        job=to_json(job), ingested=to_json(ingested), detected=[], restored=[to_json(done) for done in restored]
-    )
+    outputs = [to_json(done) for done in restored]
+    keys = working_copies_of(job=to_json(job), ingested=to_json(ingested), detected=[], restored=outputs)
+    forget_working_copies(job.working_root, keys)
 
 
 def restored_of(record: ImageRecord, *, job: ShardJob) -> Restored:

@@ -247,8 +247,13 @@ class _friendly_errors:  # noqa: N801 - used like a function, as contextlib's ow
         return
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is None or self.verbose or not isinstance(error, _mendable()):
+        if error is None or self.verbose:
             return
+        if not isinstance(error, _mendable()):
+            engine = sys.modules.get("flows.engine")
+            if engine is None or not isinstance(error, Exception) or (said := engine.why_engine_ended()) is None:
+                return
+            _stop(said)
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             _stop(f"{error.strerror}: {error.filename}")
         _stop(str(getattr(error, "text", None) or error))

@@ -6,6 +6,7 @@ Whatever the user has set stays: with PREFECT_API_URL the run reports to that se
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from flows.home import lacuna_home
 
@@ -22,10 +23,21 @@ _QUIET_AND_PRIVATE = {
 }
 
 
+def has_own_place() -> bool:
+    """Whether the user says where Prefect's state or server is, which `apply` does not count as."""
+    given = {name: os.environ[name] for name in _OWN_PLACE if name in os.environ}
+    return bool(given) and given != {"PREFECT_HOME": str(prefect_home())}
+
+
+def prefect_home() -> Path:
+    """Return the folder of Prefect's state where the user has not said another."""
+    return lacuna_home() / "prefect"
+
+
 def apply() -> None:
     """Set what the user has not set; calling it again changes nothing. Raises OSError when the home cannot be made."""
-    if not any(name in os.environ for name in _OWN_PLACE):
-        home = lacuna_home() / "prefect"
+    if not has_own_place():
+        home = prefect_home()
         # Prefect makes this folder but none above it, and then waits for a database that can never be opened.
         home.mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = str(home)

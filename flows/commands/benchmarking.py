@@ -14,6 +14,7 @@ from rich.table import Table
 
 from flows.cli import EXIT_OK, EXIT_SOME_FAILED, print_json
 from flows.commands.benchmark import WITHOUT_DATA
+from flows.engine import start_engine
 from models.types import to_json
 from tasks.benchmarking.generating import SetOptions
 from tasks.benchmarking.scoring import ScoreOptions
@@ -65,6 +66,7 @@ def generate(
     from tasks.benchmarking.generating import checked_options
 
     checked_options(options)
+    start_engine()
     from flows.generate_benchmark import generate_benchmark
 
     with _Bar("Degrading", visible=not as_json) as bar, listening(bar.hear):
@@ -101,6 +103,7 @@ def run(
         (check_detector if suite and suite.detection else check_method)(name)
     if suite and not data:
         raise FileNotFoundError(WITHOUT_DATA)
+    start_engine()
     if suite and suite.detection:
         return _run_detection(destination, options=options, data=data, limit=limit, as_json=as_json)
     from flows.generate_benchmark import run_benchmark

@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
+from flows.engine import start_engine
 from models.types import to_json
 from storage.dataset_listing import base_of
 from storage.dataset_samples import kind_of
@@ -35,6 +36,7 @@ def run(source: str, destination: str, *, options: DatasetOptions, as_json: bool
     if not verbose:
         # Every failure ends as a row and in the summary; the engine would print each with a traceback as well.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    start_engine()
     console = Console(stderr=True)
     with nullcontext() if as_json else console.status("Starting…"):
         from flows.restore_dataset import restore_dataset

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from flows.cli import BEGUN, EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.dask_settings import DaskSettings
+from flows.engine import start_engine
 from flows.home import lacuna_home
 from flows.run_options import check_methods
 from flows.run_summary import BrokenShardsError, RunSummary
@@ -40,10 +41,11 @@ def run(
     source: str, destination: str, *, options: RestoreOptions, dask: DaskSettings | None, as_json: bool, verbose: bool
 ) -> int:
     """Restore `source` into `destination`, print the outcome, and return the exit code."""
-    _check_places(source, destination, untouched=options.incremental)
     if not verbose:
         # Every failure ends as a row and in the summary; the engine would print each with a traceback as well.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    start_engine()
+    _check_places(source, destination, untouched=options.incremental)
     console = Console(stderr=True)
     with nullcontext() if as_json else console.status("Starting…"):
         from flows.restore_archive import restore_archive

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
+from flows.engine import start_engine
 from flows.run_summary import BrokenShardsError, RunSummary
 from models.types import from_json, to_json
 from storage.catalogue_status import CollectionStatus, collection_statuses
@@ -48,6 +49,8 @@ def run(
     settings = {item.collection: _settings(destination, item) for item in asked if item.collection in wanted}
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    if settings:
+        start_engine()
     summaries: list[RunSummary] = []
     for name, given in settings.items():
         options = from_json(RestoreOptions, given["options"])

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flows.cli import EXIT_OK, print_json
+from flows.engine import start_engine
 
 if TYPE_CHECKING:
     from models.training.loop import Progress as LogLine
@@ -49,6 +50,7 @@ def run(
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     console = Console(stderr=True)
     recipe_id = choose_recipe(recipe)
+    start_engine()
     with nullcontext() if as_json else console.status("Starting…"):
         from flows.train import listen, train
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.deadline import parse_stop
+from flows.engine import start_engine
 from flows.nightly_file import choose_collections, read_nightly_file
 from models.types import to_json
 from storage.catalogue_status import CollectionStatus, collection_statuses
@@ -37,6 +38,7 @@ def nightly(
         parse_stop(until)
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    start_engine()
     with nullcontext() if as_json else Console(stderr=True).status("Restoring what is new…"):
         from flows.nightly import NightlyError
         from flows.nightly import nightly as night

@@ -33,7 +33,7 @@ from tasks.catalogue import commit_rows
 from tasks.cleaning import working_copies_of
 from tasks.detect import detect_scratches
 from tasks.estimate import estimate_degradations
-from tasks.ingest import ingest_shard
+from tasks.ingest import ingest_holds, ingest_shard
 from tasks.jobs import RestoreOptions, ShardJob, ShardSummary
 from tasks.measure import measure_results, previews_kept
 from tasks.progress import announce
@@ -50,9 +50,7 @@ _RUNNER: Any = ThreadPoolTaskRunner(max_workers=256)
 def process_shard(*, name: str, job: dict[str, Any]) -> ShardSummary:
     """Bring one shard through all stages; each is cached, so that an interrupted shard goes on where it was."""
     retried, place = job["options"]["retry"] is not None or job["options"]["only"] is not None, placement()
-    ingested = run_stage(
-        place.placed(ingest_shard), intact=lambda found: not (retried and found["quarantined"]), job=job
-    )
+    ingested = run_stage(place.placed(ingest_shard), intact=partial(ingest_holds, retried=retried), job=job)
     detected = run_stage(place.placed(detect_scratches), job=job, ingested=ingested)
     assessed = run_stage(place.placed(estimate_degradations), job=job, ingested=ingested, detected=detected)
     routed = run_stage(route_shard, job=job, detected=detected, assessed=assessed)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from storage.errors import IngestError, ObjectChangedError
+from storage.errors import UNAVAILABLE, IngestError, ObjectChangedError, StoreUnavailableError
 from storage.limits import IngestLimits
 from storage.locations import Location
 
@@ -259,6 +259,11 @@ class RemoteDirectorySource(Source):
             raise IngestError("missing", f"{member.relative_path} vanished since the source was listed.") from None
         except PermissionError:
             raise IngestError("unreadable", f"{member.source_uri} may not be read; check the access rights.") from None
+        except StoreUnavailableError as error:
+            if error.patience != "none for the object":
+                raise
+            # Not raised from that error, whose kind is waited for: this one object is to blame, the others go on.
+            raise IngestError(UNAVAILABLE, f"{error} The next run asks for it again.") from None
 
 
 def open_source(source: str, *, limits: IngestLimits) -> Source:

@@ -35,12 +35,17 @@ class ObjectChangedError(StorageError):
     """An object was replaced while it was being read."""
 
 
+# The kind of an object that its store did not give while it gave others: every later run asks for it again.
+UNAVAILABLE = "unavailable"
+
+
 class IngestError(StorageError):
     """A file or archive that cannot be ingested; `kind` is the short, stable name that goes into the catalogue.
 
     Kinds: truncated, not_an_image, unsupported_format, unsupported_colour, unsupported_depth, unsupported_animation,
     too_many_pixels, too_many_pages, decode_failed, unsafe_path, unsafe_name, link, not_a_file, duplicate_name,
-    too_large, too_many_members, compression_ratio, encrypted, corrupt_archive, missing, unreadable, changed.
+    too_large, too_many_members, compression_ratio, encrypted, corrupt_archive, missing, unreadable, changed,
+    unavailable. The last says nothing of the file: its store did not give it for as long as is allowed.
     """
 
     def __init__(self, kind: str, text: str) -> None:

@@ -16,7 +16,7 @@ from models.types import from_json
 from storage.archives import SourceMember
 from storage.catalogue import ShardKey
 from storage.catalogue_state import PRESENT, SOURCE_MISSING, CatalogueState, KnownFile, amend_shard, load_state
-from storage.errors import IngestError
+from storage.errors import UNAVAILABLE, IngestError
 from storage.locations import Location
 from storage.shards import Shard, cut_runs, identified
 from tasks.jobs import RestoreOptions, ShardJob
@@ -81,7 +81,8 @@ class Increment:
 def compare_listing(members: Iterable[SourceMember], state: CatalogueState, *, outputs: Collection[str]) -> Comparison:
     """Sort the members of a source by what its listing alone says about them.
 
-    outputs: what the listing of the results holds. A picture whose result is gone is not done, and counts as changed.
+    outputs: what the listing of the results holds. A picture whose result is gone, or whose store did not give it, is
+    not done, and counts as changed.
     """
     compared, listed = Comparison(state=state), set()
     for member in members:
@@ -89,7 +90,7 @@ def compare_listing(members: Iterable[SourceMember], state: CatalogueState, *, o
         known = state.files.get(member.relative_path)
         if known is None:
             compared.new.append(member)
-        elif known.has_output and member.relative_path not in outputs:
+        elif known.error_kind == UNAVAILABLE or (known.has_output and member.relative_path not in outputs):
             compared.changed.append(member)
         elif _certainly_same(member, known):
             compared.same += 1

@@ -10,7 +10,7 @@ from prefect import task
 
 from models.types import ImageRecord, QuarantineRecord, from_json, to_json
 from storage.archives import Source, SourceMember
-from storage.errors import IngestError
+from storage.errors import UNAVAILABLE, IngestError
 from storage.ingest import ingest_member, quarantine
 from tasks.boundary import attempt
 from tasks.caching import StepKey
@@ -54,6 +54,11 @@ def _ingest_one(
     if failure is not None:
         return [], [quarantine(member, IngestError(failure.error_kind, failure.error_text))]
     return result or ([], [])
+
+
+def ingest_holds(ingested: dict[str, Any], *, retried: bool) -> bool:
+    """Whether a result (plain JSON) is still true; retried: of a run that is to try again what was quarantined."""
+    return not any(retried or refused["error_kind"] == UNAVAILABLE for refused in ingested["quarantined"])
 
 
 def load_pixels(record: ImageRecord, *, job: ShardJob) -> npt.NDArray[Any]:

@@ -106,23 +106,26 @@ def test_a_store_that_is_gone_for_good_ends_the_run_and_the_next_goes_on(store: 
         store.run()
     summary = caught.value.summary
     assert summary.store_gone is not None
-    assert len(summary.broken_shards) == 2, "the second one told that not one picture alone is to blame"
+    assert len(summary.broken_shards) == 1, "its second picture told that the first alone is not to blame"
     assert summary.remaining == PICTURES - summary.images >= 1
     assert 900 <= store.now <= 900 + 45 + 10
     assert len(store.requests) < 100
     text = str(caught.value)
     assert text.startswith("The store has given nothing for 9")
     assert text.count("memory://") == 1
-    left = f"2 shard(s) in work were left without rows, {summary.remaining} images were not begun."
+    left = f"1 shard(s) in work were left without rows, {summary.remaining} images were not begun."
     assert text.endswith(f"{left} What is done is kept: run again.")
     assert len(store.rows()) == 2
     store.fault = lambda key: None
-    assert store.run().failed == 0
+    again = store.run()
+    assert (again.failed, again.quarantined) == (0, 0)
     assert len(store.rows()) == PICTURES
 
 
-def test_an_object_that_never_comes_costs_its_own_seconds_and_its_own_shard(store: Store) -> None:
-    served = after(PICTURES, lambda key: TimeoutError() if key == "1.png" else None, store)
+@pytest.mark.parametrize("hashed", [True, False], ids=["gone after it was hashed", "gone from the beginning"])
+def test_an_object_that_never_comes_costs_its_own_seconds_and_is_asked_for_again(store: Store, hashed: bool) -> None:
+    options = replace(OPTIONS, shard_images=PICTURES, incremental=True)
+    served = after(PICTURES if hashed else 0, lambda key: TimeoutError() if key == "1.png" else None, store)
 
     def fault(key: str) -> Exception | None:
         if key == "1.png":
@@ -130,12 +133,18 @@ def test_an_object_that_never_comes_costs_its_own_seconds_and_its_own_shard(stor
         return served(key)
 
     store.fault = fault
-    with pytest.raises(BrokenShardsError, match="given up") as caught:
-        store.run()
-    summary = caught.value.summary
-    assert (len(summary.broken_shards), summary.remaining, summary.store_gone) == (1, 0, None)
-    assert 300 <= store.now <= 400
-    assert len(store.rows()) == PICTURES - summary.failed >= PICTURES - 2
+    summary = restore_archive(store.source, store.destination, options)
+    assert (summary.quarantined, summary.broken_shards, summary.store_gone) == (1, (), None)
+    assert [(path, kind) for path, kind, _ in summary.failures] == [("1.png", "unavailable")]
+    assert "asked for again" in summary.failures[0][2]
+    # Once to hash it and once to read it.
+    assert 300 <= store.now <= 400 + (0 if hashed else 400)
+    assert len(store.rows()) == PICTURES
+
+    store.fault = lambda key: None
+    again = restore_archive(store.source, store.destination, options)
+    assert (again.quarantined, again.changed, again.unchanged) == (0, 1, PICTURES - 1)
+    assert {row["status"] for row in store.rows()} <= {"restored", "untouched", "review"}
 
 
 def test_a_permanent_fault_is_not_waited_for(store: Store) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from models.rl_restore.networks import (
     AGENT_SIDE,
@@ -20,6 +19,7 @@ from models.rl_restore.networks import (
     TOOL_COUNT,
     Memory,
     ToolchainNetwork,
+    told_of,
 )
 
 Chain = tuple[int, ...]
@@ -87,5 +87,5 @@ def decide(network: ToolchainNetwork, crops: Tensor, *, owners: Sequence[int]) -
         if bool((actions == STOP).all()):
             break
         crops = apply_tools(network, crops, actions=actions.tolist())
-        last = one_hot(actions - 1, TOOL_COUNT + 1)[:, :TOOL_COUNT].to(crops.dtype)
+        last = told_of(actions, dtype=crops.dtype)
     return [Decision(chain=tuple(chain), values=tuple(rows)) for chain, rows in zip(chains, values, strict=True)]

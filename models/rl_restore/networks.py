@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 TOOL_COUNT = 12
 STOP = 13
@@ -82,6 +82,11 @@ class LargeTool(nn.Module):
         # No activation before this convolution, as in the released graph.
         change: Tensor = self.conv3(torch.relu(self.conv2_2(features)))
         return image + change
+
+
+def told_of(actions: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Return what the agent is told of its last actions (B,) from 1 to 13: (B, 12), one-hot, zeros for `stop`."""
+    return one_hot(actions - 1, TOOL_COUNT + 1)[:, :TOOL_COUNT].to(dtype)
 
 
 @dataclass(frozen=True, slots=True)

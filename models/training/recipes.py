@@ -9,6 +9,7 @@ from torch import nn
 
 from models.blocks import ResidualUNet, ResidualUpscaler
 from models.example_based.networks import OnSmoothFill, build_network
+from models.rl_restore.tool_training import Toolbox, ToolFaults
 from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, LostPixels, MildBlur, Mixture, Shrunk
 from models.training.loop import Schedule
 from models.training.photographs import PatchSettings
@@ -19,7 +20,7 @@ class Recipe:
     """How one weight file is made. `start_from` says which run it starts from, as arguments of this command.
 
     `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the networks
-    of `models.example_based` that correct a smooth fill.
+    of `models.example_based` that correct a smooth fill; `toolbox` the twelve tools of RL-Restore.
     """
 
     id: str
@@ -33,10 +34,13 @@ class Recipe:
     unshuffle: int = 2
     scale: int = 1
     example_network: str | None = None
+    toolbox: bool = False
     start_from: str | None = None
 
     def network(self) -> nn.Module:
         """Return the recipe's network, freshly initialized from torch's global generator."""
+        if self.toolbox:
+            return Toolbox()
         if self.example_network is not None:
             return OnSmoothFill(build_network(self.example_network, channels=3, seed=self.seed))
         if self.scale > 1:
@@ -98,6 +102,15 @@ RECIPES: tuple[Recipe, ...] = (
         schedule=Schedule(steps=5000, peak_lr=6e-4, decay_share=0.9),
         start_from="denoise",
         seed=6,
+    ),
+    # All twelve tools at once, three patches each; what the agent sees is 63 px, too.
+    Recipe(
+        id="rl-restore-tools",
+        corruption=ToolFaults(),
+        patches=PatchSettings(side=63, batch=36, half_scale_share=0.5),
+        schedule=Schedule(steps=20000, peak_lr=1e-3, decay_share=0.7),
+        toolbox=True,
+        seed=8,
     ),
     # Patches of the large picture: 64 px of the small one, whose deepest level is at a quarter of that.
     Recipe(

@@ -1,0 +1,116 @@
+"""Episodes of the agent: many pictures restored side by side, tool after tool, and a memory of what that brought.
+
+Section 3.2 of the paper: the state is the picture as it is by now, the reward of an action the PSNR it gains, and an
+episode ends with `stop`, after three actions, or once a picture has become worse than it was at first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.rl_restore.chain import apply_tools
+from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, Memory, ToolchainNetwork, told_of
+
+# (states (B, 3, 63, 63), their memory, last actions one-hot, step) -> actions 1-13
+Choose = Callable[[Tensor, Tensor, int], list[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episodes:
+    """B episodes: states before each action (B, 3, 3, 63, 63), actions (B, 3), 0 = none any more, rewards (B, 3) dB.
+
+    ended: (B, 3) bool, whether nothing follows the action. before, after: PSNR in dB at first and at last, (B,).
+    """
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    ended: Tensor
+    before: Tensor
+    after: Tensor
+
+
+def psnr_db(images: Tensor, targets: Tensor) -> Tensor:
+    """Return the PSNR in dB of each image (B,), RGB, peak 1, not clipped, as the reward is measured."""
+    error = (images - targets).square().flatten(1).mean(1)
+    return -10.0 * (error + 1e-10).log10()
+
+
+@torch.no_grad()
+def play(
+    network: ToolchainNetwork, degraded: Tensor, clean: Tensor, *, choose: Choose, end_when_worse: bool = True
+) -> Episodes:
+    """Restore (B, 3, 63, 63) pictures by the tools that `choose` names. end_when_worse: as in training."""
+    count = len(degraded)
+    states = degraded.new_zeros(count, LARGEST_STEPS, *degraded.shape[1:])
+    actions = torch.zeros(count, LARGEST_STEPS, dtype=torch.long, device=degraded.device)
+    rewards = degraded.new_zeros(count, LARGEST_STEPS)
+    ended = torch.ones(count, LARGEST_STEPS, dtype=torch.bool, device=degraded.device)
+    before = psnr_db(degraded, clean)
+    current, quality, last = degraded, before, degraded.new_zeros(count, STOP - 1)
+    alive = torch.ones(count, dtype=torch.bool, device=degraded.device)
+    for step in range(LARGEST_STEPS):
+        states[:, step] = current
+        chosen = torch.tensor(choose(current, last, step), device=degraded.device)
+        taken = torch.where(alive, chosen, STOP)
+        following = apply_tools(network, current, actions=taken.tolist())
+        reached = psnr_db(following, clean)
+        actions[:, step] = torch.where(alive, taken, 0)
+        rewards[:, step] = reached - quality
+        over = taken == STOP
+        if end_when_worse:
+            over |= reached < before
+        ended[:, step] = over | (step + 1 == LARGEST_STEPS)
+        alive = alive & ~over
+        current, quality, last = following, reached, told_of(taken, dtype=degraded.dtype)
+        if not bool(alive.any()):
+            break
+    return Episodes(states=states, actions=actions, rewards=rewards, ended=ended, before=before, after=quality)
+
+
+class Greedy:
+    """The agent's own choice, or with probability `epsilon` any action; keeps the memories of one batch."""
+
+    def __init__(self, network: ToolchainNetwork, count: int, *, epsilon: float, rng: np.random.Generator) -> None:
+        self._network, self._epsilon, self._rng = network, epsilon, rng
+        self._memory: Memory = network.agent.start(count)
+
+    def __call__(self, states: Tensor, last: Tensor, step: int) -> list[int]:
+        values, self._memory = self._network.agent(states, last, self._memory)
+        best = (values.argmax(1) + 1).cpu().numpy()
+        random = self._rng.integers(1, STOP + 1, len(best))
+        return [int(action) for action in np.where(self._rng.random(len(best)) < self._epsilon, random, best)]
+
+
+class Replay:
+    """The last `capacity` episodes, half precision, and batches drawn from them."""
+
+    def __init__(self, capacity: int) -> None:
+        self._states = torch.zeros(capacity, LARGEST_STEPS, 3, AGENT_SIDE, AGENT_SIDE, dtype=torch.float16)
+        self._actions = torch.zeros(capacity, LARGEST_STEPS, dtype=torch.long)
+        self._rewards = torch.zeros(capacity, LARGEST_STEPS)
+        self._ended = torch.ones(capacity, LARGEST_STEPS, dtype=torch.bool)
+        self._next, self.filled = 0, 0
+
+    def add(self, episodes: Episodes) -> None:
+        """Take in episodes, in the place of the oldest."""
+        capacity = len(self._states)
+        places = (self._next + torch.arange(len(episodes.actions))) % capacity
+        self._states[places] = episodes.states.to("cpu", torch.float16)
+        self._actions[places] = episodes.actions.cpu()
+        self._rewards[places] = episodes.rewards.cpu()
+        self._ended[places] = episodes.ended.cpu()
+        self._next = int((places[-1] + 1) % capacity)
+        self.filled = min(capacity, self.filled + len(places))
+
+    def draw(self, count: int, *, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return (states, actions, rewards, ended) of `count` episodes."""
+        rows: npt.NDArray[np.int64] = rng.integers(0, self.filled, count)
+        chosen = torch.from_numpy(rows)
+        return self._states[chosen].float(), self._actions[chosen], self._rewards[chosen], self._ended[chosen]

@@ -1,0 +1,343 @@
+"""Training of RL-Restore's agent, then of its tools through the chains: `python -m models.rl_restore.training --help`.
+
+`agent` learns by deep Q-learning with a recurrent network over whole episodes (section 3.3; the released code fills in
+what the paper leaves out), from mixtures of moderate level and patches of single faults, half and half. `joint`
+improves the tools by the error at the end of the chains that the finished agent chooses (Algorithm 1). The authors
+took 2,000,000 actions and 200,000 batches; `--actions` and `--steps` say how many here, and what is scheduled over
+them is scaled with them. Both stop after `--minutes`, and go on from their checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.degradations import mixtures
+from models.rl_restore.chain import apply_tools
+from models.rl_restore.episodes import Greedy, Replay, play, psnr_db
+from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COUNT, Agent, ToolchainNetwork, told_of
+from models.rl_restore.tool_training import ToolFaults
+from models.training.loop import CHECKPOINT
+from models.training.photographs import PatchSettings, Photographs
+from models.training.run import HELD_BACK
+
+_VALIDATION_SEED = 30_000_001
+_VALIDATED = 192
+# A picture this good is left out: there is nothing to learn from it.
+_TOO_GOOD_DB = 50.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """As in the released code, but for `together` and `actions_per_update`, which fit the machine, and the clipping.
+
+    least_replay: episodes to be there before learning begins. actions: of training, over which exploration and learning
+    rate go down as over the authors' 2,000,000. Without clipped gradients an independent reproduction exploded.
+    """
+
+    actions: int = 2_000_000
+    together: int = 64
+    actions_per_update: int = 4
+    replay_episodes: int = 8_000
+    least_replay: int = 500
+    batch: int = 32
+    discount: float = 0.99
+    learning_rate: float = 1e-4
+    least_learning_rate: float = 2.5e-5
+    target_every: int = 10_000
+    least_epsilon: float = 0.1
+    clip_norm: float = 5.0
+    single_fault_share: float = 0.5
+    seed: int = 1
+
+    @property
+    def scale(self) -> float:
+        """Return how much shorter this training is than the authors'."""
+        return self.actions / 2_000_000
+
+    def epsilon(self, done: int) -> float:
+        """Return the probability of a random action: from 1 down to the least over the first half."""
+        return max(self.least_epsilon, 1.0 - (1.0 - self.least_epsilon) * done / (1_000_000 * self.scale))
+
+    def rate(self, done: int) -> float:
+        """Return the learning rate: halved, smoothly, every 1,000,000 of the authors' actions."""
+        halvings = done / (1_000_000 * self.scale)
+        return max(self.least_learning_rate, self.learning_rate * math.exp2(-halvings))
+
+
+class Patches:
+    """Seeded batches of 63 x 63 patches, (degraded, clean) each (B, 3, 63, 63) in [0, 1]."""
+
+    def __init__(self, photographs: Photographs, *, single_fault_share: float) -> None:
+        self._photographs = photographs
+        self._share = single_fault_share
+        self._faults = ToolFaults()
+
+    def draw(
+        self, count: int, *, rng: np.random.Generator, severity: mixtures.Severity = "moderate"
+    ) -> tuple[Tensor, Tensor]:
+        """Return `count` patches with mixtures of a severity or, for the given share, single faults."""
+        settings = PatchSettings(side=AGENT_SIDE, batch=count, half_scale_share=0.5)
+        clean = self._photographs.patches(settings, rng=rng)
+        single = int(rng.binomial(count, self._share))
+        order = rng.permutation(TOOL_COUNT)
+        faulty = [self._faults.of_tool(clean[n : n + 1], int(order[n % TOOL_COUNT]), rng) for n in range(single)]
+        choices = mixtures.combinations(severity)
+        for n in range(single, count):
+            patch = clean[n : n + 1]
+            for operator in mixtures.of_levels(choices[int(rng.integers(len(choices)))], rng):
+                patch = operator.apply(patch).clamp(0, 1)
+            faulty.append(patch.mul(255).round().div(255))
+        degraded = torch.cat(faulty)
+        kept = psnr_db(degraded, clean) <= _TOO_GOOD_DB
+        return degraded[kept], clean[kept]
+
+
+def initialize(agent: Agent) -> None:
+    """Give a new agent the starting values of the released code."""
+    for layer in (agent.l1, agent.l2, agent.l3, agent.l4):
+        spread = math.sqrt(2.0 / (layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels))
+        nn.init.trunc_normal_(layer.weight, std=spread, a=-2 * spread, b=2 * spread)
+    for linear in (agent.l7, agent.q):
+        nn.init.normal_(linear.weight, std=1e-3)
+    nn.init.xavier_uniform_(agent.gates.weight)
+    for module in (agent.l1, agent.l2, agent.l3, agent.l4, agent.l7, agent.q, agent.gates):
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    with torch.no_grad():  # gates i, f, g, o: TensorFlow adds 1 to the second
+        agent.gates.bias[50:100] = 1.0
+
+
+def unrolled(agent: Agent, states: Tensor, actions: Tensor) -> Tensor:
+    """Return the values (B, 3, 13) along episodes: states (B, 3, 3, 63, 63), actions (B, 3) with 0 = none any more."""
+    memory = agent.start(len(states))
+    last = states.new_zeros(len(states), TOOL_COUNT)
+    values = []
+    for step in range(LARGEST_STEPS):
+        found, memory = agent(states[:, step], last, memory)
+        values.append(found)
+        last = told_of(actions[:, step].clamp(min=1), dtype=states.dtype)
+    return torch.stack(values, dim=1)
+
+
+def q_loss(agent: Agent, target: Agent, batch: tuple[Tensor, Tensor, Tensor, Tensor], *, discount: float) -> Tensor:
+    """Return the Huber loss of the values of the actions taken against reward and the target's best value after it."""
+    states, actions, rewards, ended = batch
+    with torch.no_grad():
+        best = unrolled(target, states, actions).amax(dim=2)
+        following = functional.pad(best[:, 1:], (0, 1))
+        wanted = rewards + discount * torch.where(ended, torch.zeros_like(following), following)
+    taken = actions > 0
+    values = unrolled(agent, states, actions).gather(2, (actions.clamp(min=1) - 1)[..., None])[..., 0]
+    return functional.smooth_l1_loss(values[taken], wanted[taken])
+
+
+def measure(network: ToolchainNetwork, sets: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Return the mean gain in dB of the agent's whole chains on each set of (degraded, clean)."""
+    gains = {}
+    for name, (degraded, clean) in sets.items():
+        choose = Greedy(network, len(degraded), epsilon=0.0, rng=np.random.default_rng(0))
+        played = play(network, degraded, clean, choose=choose, end_when_worse=False)
+        gains[name] = round(float((played.after - played.before).mean()), 4)
+    return gains
+
+
+def train_agent(
+    network: ToolchainNetwork,
+    patches: Patches,
+    *,
+    settings: AgentSettings,
+    out: Path,
+    minutes: float,
+    validate: Callable[[ToolchainNetwork], dict[str, float]],
+) -> int:
+    """Train `network.agent` in place until its actions are done or the time is up; return the actions done."""
+    agent, target = network.agent, copy.deepcopy(network.agent)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=settings.learning_rate)
+    done = _resume(out, {"network": network, "target": target, "optimizer": optimizer})
+    replay, began, said = Replay(settings.replay_episodes), time.monotonic(), -1
+    round_of = int(done)
+    while done < settings.actions and time.monotonic() - began < 60 * minutes:
+        rng = np.random.default_rng((settings.seed, done))
+        degraded, clean = patches.draw(settings.together, rng=rng)
+        choose = Greedy(network, len(degraded), epsilon=settings.epsilon(done), rng=rng)
+        played = play(network, degraded, clean, choose=choose)
+        replay.add(played)
+        made = int((played.actions > 0).sum())
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(done)
+        losses = []
+        for _ in range(made // settings.actions_per_update if replay.filled >= settings.least_replay else 0):
+            loss = q_loss(agent, target, replay.draw(settings.batch, rng=rng), discount=settings.discount)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(agent.parameters(), settings.clip_norm)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        every = max(1, int(settings.target_every * settings.scale))
+        if done // every != (done + made) // every:
+            target.load_state_dict(agent.state_dict())
+        done += made
+        if (done - round_of) // 5_000 != said:
+            said = (done - round_of) // 5_000
+            _log(out, {"actions": done, "loss": _mean(losses), "epsilon": settings.epsilon(done), **validate(network)})
+            _save(out, {"network": network, "target": target, "optimizer": optimizer}, done=done)
+    _save(out, {"network": network, "target": target, "optimizer": optimizer}, done=done)
+    return done
+
+
+def train_tools(
+    network: ToolchainNetwork,
+    patches: Patches,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    out: Path,
+    minutes: float,
+    validate: Callable[[ToolchainNetwork], dict[str, float]],
+) -> int:
+    """Train `network.tools` in place through the chains of the frozen agent (Algorithm 1); return the steps done.
+
+    The squared error at the end of every chain goes back through all its tools; a tool's gradient is the mean over
+    its uses in the batch.
+    """
+    optimizer = torch.optim.Adam(network.tools.parameters(), lr=learning_rate)
+    done = _resume(out, {"network": network, "optimizer": optimizer})
+    began = time.monotonic()
+    while done < steps and time.monotonic() - began < 60 * minutes:
+        rng = np.random.default_rng((seed, 7, done))
+        degraded, clean = patches.draw(batch, rng=rng)
+        choose = Greedy(network, len(degraded), epsilon=0.0, rng=rng)
+        played = play(network, degraded, clean, choose=choose, end_when_worse=False)
+        images = degraded
+        for step in range(LARGEST_STEPS):
+            actions = played.actions[:, step]
+            images = apply_tools(network, images, actions=torch.where(actions > 0, actions, STOP).tolist())
+        loss = (images - clean).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        if loss.requires_grad:  # not where the agent stops at once with every picture
+            loss.backward()  # type: ignore[no-untyped-call]
+        uses = torch.bincount(played.actions.flatten(), minlength=STOP + 1)
+        for index, tool in enumerate(network.tools, start=1):
+            for parameter in tool.parameters():
+                if parameter.grad is not None and uses[index]:
+                    parameter.grad *= len(degraded) / float(uses[index])
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1.0 - 0.95 * done / steps)
+        optimizer.step()
+        done += 1
+        if done % 200 == 0 or done == steps:
+            _log(out, {"steps": done, "loss": float(loss.detach()), **validate(network)})
+            _save(out, {"network": network, "optimizer": optimizer}, done=done)
+    _save(out, {"network": network, "optimizer": optimizer}, done=done)
+    return done
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(float(np.mean(values)), 5) if values else None
+
+
+def _log(out: Path, line: dict[str, Any]) -> None:
+    text = json.dumps(line)
+    with (out / "log.jsonl").open("a") as log:
+        log.write(text + "\n")
+    print(text, flush=True)
+
+
+def _save(out: Path, parts: dict[str, Any], *, done: int) -> None:
+    temporary = out / f"{CHECKPOINT}.tmp"
+    torch.save({"done": done, **{name: part.state_dict() for name, part in parts.items()}}, temporary)
+    temporary.replace(out / CHECKPOINT)
+
+
+def _resume(out: Path, parts: dict[str, Any]) -> int:
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / CHECKPOINT).exists():
+        return 0
+    state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["done"])
+
+
+def _started_from(folder: Path) -> ToolchainNetwork:
+    """Return a network with the tools, and if there is one the agent, of a checkpoint folder."""
+    network = ToolchainNetwork()
+    initialize(network.agent)
+    state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["network"]
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    if unexpected or any(not name.startswith("agent.") for name in missing):
+        raise ValueError(f"--start-from: {folder} holds no tools of RL-Restore; expected a run of rl-restore-tools")
+    return network
+
+
+def validation_sets(photographs: Photographs) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the same patches of held-back photographs for every run, at each severity."""
+    patches = Patches(photographs.only_held_back(), single_fault_share=0.0)
+    sets = {}
+    for index, severity in enumerate(mixtures.TOTAL_LEVELS):
+        rng = np.random.default_rng((_VALIDATION_SEED, index))
+        sets[str(severity)] = patches.draw(_VALIDATED, rng=rng, severity=severity)
+    return sets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.rl_restore.training", description=__doc__)
+    parser.add_argument("what", choices=("agent", "joint"))
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--start-from", type=Path, required=True, help="run of the tools, or of the agent for joint")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--actions", type=int, default=2_000_000)
+    parser.add_argument("--actions-per-update", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=200_000, help="of joint training")
+    parser.add_argument("--batch", type=int, default=32, help="patches of a step of joint training")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of joint training")
+    parser.add_argument("--minutes", type=float, default=1e9)
+    given = parser.parse_args()
+    settings = AgentSettings(actions=given.actions, actions_per_update=given.actions_per_update)
+    torch.manual_seed(settings.seed)
+    network = _started_from(given.start_from)
+    photographs = Photographs.below(given.data, hold_back=HELD_BACK)
+    sets = validation_sets(photographs)
+    patches = Patches(photographs, single_fault_share=settings.single_fault_share)
+    if given.what == "agent":
+        network.tools.requires_grad_(False)
+        train_agent(
+            network,
+            patches,
+            settings=settings,
+            out=given.out,
+            minutes=given.minutes,
+            validate=lambda trained: measure(trained, sets),
+        )
+    else:
+        network.agent.requires_grad_(False)
+        train_tools(
+            network,
+            patches,
+            steps=given.steps,
+            batch=given.batch,
+            learning_rate=given.learning_rate,
+            seed=settings.seed,
+            out=given.out,
+            minutes=given.minutes,
+            validate=lambda trained: measure(trained, sets),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,8 @@ sample: $(STAMP) ## build the sample archive only
 	$(BIN)/lacuna sample sample
 
 test: $(STAMP) ## the default tests: offline, a few minutes on two cores
-	$(BIN)/python -m pytest
+	@# One thread a process: two processes of two threads each wait for one another on two cores.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP) ## style, types and the import rules
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from models.routing.assess import assess
 from models.routing.policies import get_policy
+from models.run import Runner, RunSettings
 from models.scratches.detector import load_detector
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
 from models.types import DEFAULT_POLICY
@@ -25,12 +26,12 @@ def main() -> None:
     parser.add_argument("--policy", default=DEFAULT_POLICY, help="rules, predicted-gain or fixed:METHOD")
     arguments = parser.parse_args()
     policy = get_policy(arguments.policy)
-    network, touched, review, count = load_detector(), 0, 0, 0
+    network, runner, touched, review, count = load_detector(), Runner(RunSettings(device="cpu")), 0, 0, 0
     for name in SETS:
         for path in sorted((arguments.data / "test" / name).iterdir()):
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
-            found = assess(read_rgb(path), detector=network, policy=policy)
+            found = assess(read_rgb(path), detector=network, runner=runner, policy=policy)
             plan, report = found.plan, found.scratches
             count += 1
             touched += not plan.untouched

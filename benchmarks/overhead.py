@@ -100,7 +100,7 @@ def restore_alone(pixels: npt.NDArray[Any], *, table_quality: float | None) -> n
 
     defaults = RunSettings()
     chosen = runner(defaults.device, defaults.precision, defaults.tile)
-    found = assess(pixels, detector=detector(chosen.device), device=chosen.device, jpeg_table_quality=table_quality)
+    found = assess(pixels, detector=detector(chosen.device), runner=chosen, jpeg_table_quality=table_quality)
     for step in found.plan.steps:
         (pixels,) = chosen.apply(
             step.method_id, [pixels], masks=[found.mask], estimates=[found.estimate], strengths=[step.strength]

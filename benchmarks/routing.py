@@ -29,19 +29,18 @@ from models.degradations import old_photo
 from models.degradations.recipes import get_recipe
 from models.degradations.rendering import from_batch, to_batch
 from models.estimation.estimate import UNKNOWN, estimate_with_evidence
-from models.method import Purpose
 from models.registry import get_method
 from models.routing.calibration import LARGEST_HARM_DB
-from models.routing.gain_data import treated
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import predict_gains
 from models.routing.policies import PredictedGain, get_policy
 from models.routing.rules import RoutingOptions
 from models.routing.treatments import TREATMENTS, gain_db, squared_error
+from models.routing.trials import treated, trial_window, with_trials
 from models.run import Runner, RunSettings
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
 from models.types import DegradationEstimate, Gain, Plan, ScratchReport
-from tasks.acceptance import compare, refusal
+from tasks.acceptance import compare, is_expected, refusal
 
 Picture = npt.NDArray[np.uint8]
 SIDE = 256
@@ -117,10 +116,11 @@ def cases(data: Path, *, pictures: int) -> Iterator[Case]:
 
 
 def accepted(
-    before: npt.NDArray[Any], after: npt.NDArray[Any], *, purpose: Purpose, estimate: DegradationEstimate
+    before: npt.NDArray[Any], after: npt.NDArray[Any], *, method_id: str, plan: Plan, estimate: DegradationEstimate
 ) -> npt.NDArray[Any]:
     """Return what the checks of the program let through."""
-    return before if refusal(compare(before, after), purpose=purpose, estimate=estimate) else after
+    purpose, expected = get_method(method_id).card.purpose, is_expected(plan, method_id)
+    return before if refusal(compare(before, after), purpose=purpose, estimate=estimate, expected=expected) else after
 
 
 def carried_out(
@@ -133,7 +133,7 @@ def carried_out(
             after = known[step.method_id]
         else:
             after = runner.apply(step.method_id, [current], estimates=[estimate])[0]
-        kept = accepted(current, after, purpose=get_method(step.method_id).card.purpose, estimate=estimate)
+        kept = accepted(current, after, method_id=step.method_id, plan=plan, estimate=estimate)
         if kept is current:
             break
         current = kept
@@ -157,7 +157,8 @@ def measured(case: Case, *, runner: Runner) -> Result:
     estimate, evidence = estimate_with_evidence(
         case.degraded, scratch_mask=None, scratch_coverage=UNKNOWN, jpeg_table_quality=None
     )
-    expected = predict_gains(evidence)
+    (tried,) = with_trials([evidence], [trial_window(case.degraded)], [estimate], runner=runner)
+    expected = predict_gains(tried)
     results = [column[0] for column in treated(runner, [case.degraded], [estimate])]
     before = squared_error(case.degraded, case.reference)
     gains = tuple(gain_db(before=before, after=squared_error(result, case.reference)) for result in results)

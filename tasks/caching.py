@@ -22,9 +22,9 @@ from models.types import to_json
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "1",
-    "estimate": "2",
+    "estimate": "3",
     "route": "3",
-    "restore": "1",
+    "restore": "2",
     "measure": "1",
 }
 
@@ -32,7 +32,8 @@ STEP_VERSIONS: dict[str, str] = {
 _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "ingest": lambda job: [job["source"], job["shard"]["content_sha256"], job["duplicates"], job["options"]["limits"]],
     "detect": lambda job: [job["identities"][name] for name in ("detector", "device", "precision")],
-    "estimate": lambda job: [job["identities"][name] for name in ("estimator", "gains")],
+    # What treatments would bring is found by trying them.
+    "estimate": lambda job: [job["identities"][name] for name in ("estimator", "gains", "methods")],
     "route": lambda job: [
         to_json(Thresholds()),
         *(job["options"][name] for name in ("policy", "allow_colour", "fill_method", "strengths")),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from models.routing.rules import enlargement
 from models.types import DegradationEstimate, ImageRecord, Plan, ScratchReport, Step, StepOutcome
-from tasks.acceptance import compare, refusal
+from tasks.acceptance import compare, is_expected, refusal
 from tasks.boundary import attempt
 from tasks.detect import load_mask
 from tasks.device import DEVICE_LOCK, runner
@@ -147,7 +147,10 @@ def _judge(
     step = picture.pending[0]
     card = get_method(step.method_id).card
     change = compare(before, after, mask=mask)
-    reason = None if picture.estimate is None else refusal(change, purpose=card.purpose, estimate=picture.estimate)
+    reason = None
+    if picture.estimate is not None:
+        expected = picture.plan is not None and is_expected(picture.plan, step.method_id)
+        reason = refusal(change, purpose=card.purpose, estimate=picture.estimate, expected=expected)
     picture.seconds += seconds
     picture.outcomes.append(
         StepOutcome(

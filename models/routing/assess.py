@@ -13,6 +13,8 @@ from models.estimation.estimate import estimate_with_evidence
 from models.routing.gains import predict_gains
 from models.routing.policies import Policy, get_policy
 from models.routing.rules import RoutingOptions
+from models.routing.trials import trial_window, with_trials
+from models.run import Runner
 from models.scratches.detector import detect, mask_for_filling, shipped_settings
 from models.types import DEFAULT_POLICY, DegradationEstimate, Estimated, Plan, ScratchReport
 
@@ -31,17 +33,17 @@ def assess(
     image: NDArray[Any],
     *,
     detector: nn.Module,
-    device: str = "cpu",
+    runner: Runner,
     jpeg_table_quality: float | None = None,
     policy: Policy | None = None,
 ) -> Assessment:
     """Return the assessment of `image`, (H, W) or (H, W, 3) uint8 or uint16, with the default options of routing.
 
-    detector: from `models.scratches.detector.load_detector`. jpeg_table_quality: None for what is no JPEG file.
-    policy: None = the default one.
+    detector: from `models.scratches.detector.load_detector`, on the runner's device. runner: what restores, too.
+    jpeg_table_quality: None for what is no JPEG file. policy: None = the default one.
     """
     settings = shipped_settings()
-    found = detect(image, network=detector, device=device, settings=settings)
+    found = detect(image, network=detector, device=runner.device, settings=settings)
     mask = mask_for_filling(found) if found.components else None
     scratches = ScratchReport(
         coverage=found.coverage,
@@ -58,8 +60,9 @@ def assess(
         scratch_mask=mask,
         scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
         jpeg_table_quality=jpeg_table_quality,
-        device=device,
+        device=runner.device,
     )
+    (tried,) = with_trials([evidence], [trial_window(image)], [estimate], runner=runner)
     chosen = policy or get_policy(DEFAULT_POLICY)
-    plan = chosen.plan(estimate, scratches, options=RoutingOptions(), gains=predict_gains(evidence))
+    plan = chosen.plan(estimate, scratches, options=RoutingOptions(), gains=predict_gains(tried))
     return Assessment(mask=mask, scratches=scratches, estimate=estimate, plan=plan)

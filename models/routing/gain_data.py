@@ -1,4 +1,4 @@
-"""Examples for learning what treatments bring: the evidence of a damaged crop, and the true gain of every treatment.
+"""Examples for learning what treatments bring: evidence of a damaged crop and of a trial, and all true gains.
 
 Example n is a function of (seed, n), the photographs and the methods' weights. Examples are kept in files of 100, so a
 run that was interrupted goes on where it was; new weights of a method need a new folder.
@@ -7,27 +7,32 @@ run that was interrupted goes on where it was; new weights of a method need a ne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from models.estimation.estimate import estimate_with_evidence
 from models.estimation.patches import FloatArray
 from models.estimation.training_data import SETS, draw_text
 from models.routing.gain_damage import KINDS, Damaged, damage
-from models.routing.treatments import TREATMENTS, gain_db, squared_error
+from models.routing.treatments import gain_db, squared_error
+from models.routing.trials import treated, trial_window, with_trials
 from models.run import Runner, RunSettings
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
-from models.types import DegradationEstimate, Estimated
+from models.types import Estimated
 
 Picture = npt.NDArray[np.uint8]
-_IN_A_FILE = 100
+_IN_A_FILE, _TOGETHER = 100, 20
 _HELD_BACK_EVERY = 5
-_SIDES, _SIDE_CHANCES = (128, 160, 192, 256), (0.3, 0.3, 0.25, 0.15)
+_SIDES, _SIDE_CHANCES = (64, 96, 128, 160, 192, 256, 384), (0.07, 0.1, 0.2, 0.2, 0.18, 0.17, 0.08)
 _GREY, _TEXT = 0.25, 0.04
 
 
@@ -70,7 +75,7 @@ def photographs(data: Path) -> list[tuple[Path, bool]]:
 
 
 def draw_clean(photo: Picture, rng: np.random.Generator) -> Picture:
-    """Return a crop of 128-256 px a side at full size or reduced up to 2.5 times; a quarter of them grey (H, W)."""
+    """Return a crop of 64-384 px a side at full size or reduced up to 2.5 times; a quarter of them grey (H, W)."""
     sides = [int(side) for side in rng.choice(_SIDES, 2, p=_SIDE_CHANCES)]
     room = min(length / side for length, side in zip(photo.shape[:2], sides, strict=True))
     reduction = float(rng.uniform(1.0, min(2.5, room))) if room > 1.0 and rng.random() < 0.5 else 1.0
@@ -83,19 +88,6 @@ def draw_clean(photo: Picture, rng: np.random.Generator) -> Picture:
     crop = crop[:, ::-1] if rng.random() < 0.5 else crop
     grey = rng.random() < _GREY
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2GRAY) if grey else crop, np.uint8)
-
-
-def treated(
-    runner: Runner, pictures: Sequence[npt.NDArray[Any]], estimates: Sequence[DegradationEstimate | None]
-) -> list[list[npt.NDArray[Any]]]:
-    """Return for every one of TREATMENTS the treated pictures; what treatments begin with in common is done once."""
-    done: dict[tuple[str, ...], list[npt.NDArray[Any]]] = {(): list(pictures)}
-    for treatment in TREATMENTS:
-        for length in range(1, len(treatment) + 1):
-            if treatment[:length] not in done:
-                before = done[treatment[: length - 1]]
-                done[treatment[:length]] = runner.apply(treatment[length - 1], before, estimates=estimates)
-    return [done[treatment] for treatment in TREATMENTS]
 
 
 def true_gains(
@@ -133,13 +125,16 @@ def _measure(drawn: Sequence[tuple[Damaged, bool]], *, runner: Runner) -> Exampl
         if evidence is None:
             raise ValueError(f"example: got a crop of {example.degraded.shape}, expected at least 32 x 32 pixels")
         found.append((estimate, evidence))
-    results = treated(runner, [example.degraded for example, _ in drawn], [estimate for estimate, _ in found])
+    pictures, estimates = [example.degraded for example, _ in drawn], [estimate for estimate, _ in found]
+    windows = [trial_window(picture) for picture in pictures]
+    tried = with_trials([evidence for _, evidence in found], windows, estimates, runner=runner)
+    results = treated(runner, pictures, estimates)
     measured = [
         true_gains(example.degraded, [column[i] for column in results], clean=example.clean, mask=example.mask)
         for i, (example, _) in enumerate(drawn)
     ]
     return Examples(
-        evidence=np.stack([evidence for _, evidence in found]),
+        evidence=np.stack([evidence for evidence in tried if evidence is not None]),
         gains=np.array([gains for _, gains in measured], np.float32),
         kind=np.array([KINDS.index(example.kind) for example, _ in drawn]),
         held_back=np.array([held_back for _, held_back in drawn]),
@@ -147,27 +142,43 @@ def _measure(drawn: Sequence[tuple[Damaged, bool]], *, runner: Runner) -> Exampl
     )
 
 
-def make_examples(data: Path, *, out: Path, count: int, seed: int) -> Examples:
-    """Return `count` examples (rounded up to a whole file of 100), made where `out` does not hold them yet."""
-    photos = photographs(data)
-    runner = Runner(RunSettings(device="cpu"))
+def make_examples(data: Path, *, out: Path, count: int, seed: int, workers: int = 1) -> Examples:
+    """Return `count` examples (rounded up to a whole file of 100), made where `out` does not hold them yet.
+
+    workers: processes that make them, with one thread each.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    paths = [out / f"examples-{seed}-{start:06d}.npz" for start in range(0, count, _IN_A_FILE)]
+    missing = [(index * _IN_A_FILE, path) for index, path in enumerate(paths) if not path.exists()]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        made = [pool.submit(_make_file, data, path, seed, start) for start, path in missing]
+        for number, future in enumerate(as_completed(made), start=1):
+            future.result()
+            print(f"{number * _IN_A_FILE} of {len(missing) * _IN_A_FILE} examples", flush=True)
     parts = []
-    for start in range(0, count, _IN_A_FILE):
-        path = out / f"examples-{seed}-{start:06d}.npz"
-        if not path.exists():
-            groups = []
-            for first in range(start, start + _IN_A_FILE, 20):
-                drawn = [_example(photos, seed=seed, index=index) for index in range(first, first + 20)]
-                groups.append(_measure(drawn, runner=runner))
-            merged = merge(groups)
-            partial = path.with_suffix(".part.npz")
-            np.savez(partial, **{name: getattr(merged, name) for name in Examples.__dataclass_fields__})
-            partial.rename(path)
-            print(f"{start + _IN_A_FILE} examples", flush=True)
+    for path in paths:
         with np.load(path) as stored:
             parts.append(Examples(**{name: stored[name] for name in Examples.__dataclass_fields__}))
     return merge(parts)
+
+
+def _make_file(data: Path, path: Path, seed: int, start: int) -> None:
+    torch.set_num_threads(1)
+    photos, runner = photographs(data), _runner()
+    groups = []
+    for first in range(start, start + _IN_A_FILE, _TOGETHER):
+        drawn = [_example(photos, seed=seed, index=index) for index in range(first, first + _TOGETHER)]
+        groups.append(_measure(drawn, runner=runner))
+    merged = merge(groups)
+    partial = path.with_suffix(".part.npz")
+    np.savez(partial, **{name: getattr(merged, name) for name in Examples.__dataclass_fields__})
+    partial.rename(path)
+
+
+@lru_cache(maxsize=1)
+def _runner() -> Runner:
+    """Return the runner of this process, with the networks it has loaded."""
+    return Runner(RunSettings(device="cpu"))
 
 
 def merge(parts: Sequence[Examples]) -> Examples:
@@ -180,17 +191,18 @@ def clean_evidence(data: Path, *, out: Path) -> FloatArray:
     """Return the evidence (N, E) of the whole held-back photographs, undamaged; kept below `out`."""
     path = out / "clean.npy"
     if not path.exists():
-        rows = []
-        for photo, held_back in photographs(data):
-            if not held_back:
-                continue
-            _, evidence = estimate_with_evidence(
-                read_rgb(photo),
+        pictures = [read_rgb(photo) for photo, held_back in photographs(data) if held_back]
+        found = [
+            estimate_with_evidence(
+                picture,
                 scratch_mask=None,
                 scratch_coverage=Estimated(value=0.0, confidence=0.9),
                 jpeg_table_quality=None,
             )
-            rows.append(evidence)
-        np.save(path, np.stack([row for row in rows if row is not None]))
-    found: FloatArray = np.load(path)
-    return found
+            for picture in pictures
+        ]
+        estimates, evidence = [estimate for estimate, _ in found], [numbers for _, numbers in found]
+        tried = with_trials(evidence, [trial_window(picture) for picture in pictures], estimates, runner=_runner())
+        np.save(path, np.stack([row for row in tried if row is not None]))
+    kept: FloatArray = np.load(path)
+    return kept

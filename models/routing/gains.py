@@ -1,8 +1,8 @@
-"""What every treatment is expected to bring a picture, predicted from the evidence behind its estimate.
+"""What every treatment is expected to bring a picture, predicted from the evidence behind its estimate and a trial.
 
 A few small networks, each started elsewhere, see the evidence and give a gain in dB and its deviation for every
 treatment; where they differ, that is uncertainty, too (deep ensembles: Lakshminarayanan et al., NeurIPS 2017). The
-windows of the picture have been read already for the estimate, so that a prediction costs less than a millisecond.
+windows of the picture have been read already for the estimate; a trial treats one small one (`models.routing.trials`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,18 @@ from models.estimation.evidence import evidence_size
 from models.estimation.patches import FloatArray
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.treatments import TREATMENTS
+from models.routing.trials import trial_size
 from models.types import Gain
 from models.weights import load_weights
 
 WEIGHTS = "predicted-gain"
 # Evidence further than this many deviations from what was learned from is read as if it lay there.
 _REACH = 4.0
+
+
+def inputs_size() -> int:
+    """Return the length of the evidence with a trial."""
+    return evidence_size() + trial_size()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +47,7 @@ class GainNetwork(nn.Module):
 
     def __init__(self, settings: GainSettings | None = None) -> None:
         super().__init__()
-        self.settings = settings or GainSettings(inputs=evidence_size())
+        self.settings = settings or GainSettings(inputs=inputs_size())
         inputs, hidden, outputs = self.settings.inputs, self.settings.hidden, self.settings.outputs
         self.register_buffer("middle", torch.zeros(inputs))
         self.register_buffer("spread", torch.ones(inputs))
@@ -117,5 +123,8 @@ def ranked(gains: list[float], deviations: list[float]) -> tuple[Gain, ...]:
 
 
 def predict_gains(evidence: FloatArray | None) -> tuple[Gain, ...]:
-    """Return what every treatment is expected to bring one picture, the largest first; () where nothing is known."""
+    """Return what every treatment is expected to bring one picture, the largest first; () where nothing is known.
+
+    evidence: (inputs_size(),) from `models.routing.trials.with_trials`.
+    """
     return () if evidence is None else gains_of(evidence[None], network=load_gain_network())[0]

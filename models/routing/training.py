@@ -27,7 +27,7 @@ from models.routing.calibration import Outcome, Predictions, choose_thresholds, 
 from models.routing.gain_damage import KINDS
 from models.routing.gain_data import Examples, clean_evidence, make_examples
 from models.routing.gain_thresholds import GainThresholds
-from models.routing.gains import WEIGHTS, GainNetwork, GainSettings
+from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, inputs_size
 from models.routing.rules import Thresholds, plan_for, shows_fault
 from models.routing.treatments import TREATMENTS
 from models.training.export import DATA
@@ -161,7 +161,7 @@ def mean_error_db(predicted: Predictions, gains: FloatArray) -> float:
 
 
 def compare_inputs(examples: Examples, held_back: Examples, *, clean: FloatArray) -> None:
-    """Print how well gains are predicted, and decided by, from the estimates alone and from all evidence."""
+    """Print how well gains are predicted, and decided by, from the estimates alone, what is behind them, and trials."""
     print(
         "held-back photographs               error dB   gain dB   regret dB   harmed   clean touched   doubts, least dB"
     )
@@ -174,7 +174,12 @@ def compare_inputs(examples: Examples, held_back: Examples, *, clean: FloatArray
         before=np.zeros(len(clean), np.float32),
     )
     rows = [("ridge on the estimates", plain, ridge(examples, clean_rows))]
-    for label, inputs in (("networks on the estimates", ESTIMATE_SIZE), ("networks on all evidence", evidence_size())):
+    seen = (
+        ("networks on the estimates", ESTIMATE_SIZE),
+        ("networks on all of the estimate", evidence_size()),
+        ("the same and a trial", inputs_size()),
+    )
+    for label, inputs in seen:
         network = train(examples, TrainingSettings(inputs=inputs))
         calibrate(network, held_back, clean=clean)
         rows.append((label, predict(network, held_back.evidence), predict(network, clean)))
@@ -262,17 +267,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=3000, help="examples, rounded up to a hundred")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes that make examples")
     parser.add_argument("--measure", action="store_true", help="compare inputs, write nothing")
     parser.add_argument("--ship", action="store_true", help="write the weight where the program takes it from")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    examples = make_examples(given.data, out=given.out, count=given.count, seed=given.seed)
+    examples = make_examples(given.data, out=given.out, count=given.count, seed=given.seed, workers=given.workers)
     clean = clean_evidence(given.data, out=given.out)
     learned, held_back = examples.of(~examples.held_back), examples.of(examples.held_back)
     if given.measure:
         compare_inputs(learned, held_back, clean=clean)
         return
-    network = train(learned, TrainingSettings(inputs=evidence_size()))
+    network = train(learned, TrainingSettings(inputs=inputs_size()))
     thresholds = calibrate(network, held_back, clean=clean)
     metrics = _metrics(network, held_back, clean=clean)
     _print_kinds(network, held_back)

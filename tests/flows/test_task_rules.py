@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.run_identity import collection_name, run_identity
-from models.types import DegradationEstimate, Estimated, Plan, Step, to_json
+from models.types import DegradationEstimate, Estimated, Gain, Plan, Step, to_json
 from storage.errors import IngestError
 from storage.faults import is_transient
 from storage.shards import Shard
 from tasks import caching
-from tasks.acceptance import compare, refusal
+from tasks.acceptance import compare, is_expected, refusal
 from tasks.boundary import attempt
 from tasks.caching import STEP_VERSIONS, StepKey, step_key
 from tasks.jobs import Identities, RestoreOptions, ShardJob
@@ -73,7 +73,10 @@ def test_key_is_step_version_and_sha256() -> None:
         (replace(JOB, identities=replace(JOB.identities, gains="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, policy="rules")), {"route", "restore", "measure"}),
         (replace(JOB, destination="file:///other"), {"restore", "measure"}),
-        (replace(JOB, identities=replace(JOB.identities, methods=(("denoise", "x"),))), {"restore", "measure"}),
+        (
+            replace(JOB, identities=replace(JOB.identities, methods=(("denoise", "x"),))),
+            {"estimate", "route", "restore", "measure"},  # what they would bring is tried
+        ),
         (replace(JOB, reference_sha256="x"), {"measure"}),
         (replace(JOB, options=replace(JOB.options, workers=9)), set()),
         (replace(JOB, working_root="/elsewhere", run_id="other", collection="other"), set()),
@@ -171,6 +174,15 @@ def test_removed_detail_is_refused() -> None:
     reason = refusal(change, purpose="denoise", estimate=CLEAN)
     assert reason is not None
     assert "detail" in reason
+    assert refusal(change, purpose="denoise", estimate=CLEAN, expected=True) is None
+
+
+@pytest.mark.parametrize(("uncertainty", "expected"), [(0.5, True), (3.0, False)])
+def test_a_gain_is_expected_when_it_is_larger_than_its_uncertainty(uncertainty: float, expected: bool) -> None:
+    gain = Gain(treatment=("denoise",), gain_db=2.0, uncertainty_db=uncertainty)
+    plan = Plan(steps=(), reason="", policy="rules", alternatives=(gain,))
+    assert is_expected(plan, "denoise") is expected
+    assert not is_expected(plan, "deblock")
 
 
 def test_shifted_colours_are_refused_unless_asked_for() -> None:

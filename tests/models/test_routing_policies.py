@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.estimation.estimate import UNKNOWN, estimate_with_evidence
-from models.estimation.evidence import evidence_size
 from models.registry import get_method
 from models.routing.gain_thresholds import GainThresholds
-from models.routing.gains import WEIGHTS, load_gain_network, predict_gains, shipped_thresholds
+from models.routing.gains import WEIGHTS, inputs_size, load_gain_network, predict_gains, shipped_thresholds
 from models.routing.policies import PREDICTED_GAIN, Fixed, PredictedGain, Rules, get_policy
 from models.routing.rules import RoutingOptions, plan_for
 from models.routing.treatments import TREATMENTS, gain_db, squared_error
+from models.routing.trials import trial_window, with_trials
+from models.run import Runner, RunSettings
 from models.types import DegradationEstimate, Gain, Plan, ScratchReport, from_json, to_json
 from models.weights import WEIGHTS_FOLDER
 from tests.models.test_routing import ESTIMATES, SCRATCHES, estimate, scratches, steps
@@ -149,9 +150,9 @@ def test_masked_pixels_do_not_count_as_error() -> None:
 
 def test_shipped_networks_are_small_sure_of_noise_and_leave_a_smooth_picture() -> None:
     assert (WEIGHTS_FOLDER / f"{WEIGHTS}.safetensors").stat().st_size <= 300_000
-    assert load_gain_network().settings.inputs <= evidence_size()
+    assert load_gain_network().settings.inputs == inputs_size()
     assert shipped_thresholds().least_gain_db >= 0.1
-    rng = np.random.default_rng(0)
+    rng, runner = np.random.default_rng(0), Runner(RunSettings(device="cpu"))
     rows, columns = np.mgrid[0:192, 0:192]
     clean = np.stack([128 + 60 * np.sin(rows / 17 + k) * np.cos(columns / 23) for k in range(3)], axis=2)
     noisy = np.clip(np.rint(clean + rng.normal(0, 25, clean.shape)), 0, 255).astype(np.uint8)
@@ -160,7 +161,8 @@ def test_shipped_networks_are_small_sure_of_noise_and_leave_a_smooth_picture() -
         known, evidence = estimate_with_evidence(
             image, scratch_mask=None, scratch_coverage=UNKNOWN, jpeg_table_quality=None
         )
-        gains = predict_gains(evidence)
+        (tried,) = with_trials([evidence], [trial_window(image)], [known], runner=runner)
+        gains = predict_gains(tried)
         assert [gain.gain_db for gain in gains] == sorted((gain.gain_db for gain in gains), reverse=True)
         found[name] = get_policy(PREDICTED_GAIN).plan(known, scratches(), options=RoutingOptions(), gains=gains)
     assert steps(found["noisy"]) in (["denoise"], ["all-in-one"])

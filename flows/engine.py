@@ -90,8 +90,7 @@ def _named_in_files(folder: Path, *, home: Path) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()  # which ends it
+    process.terminate()  # also while it is still loading, when it would not notice the end of its input
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:

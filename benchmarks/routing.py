@@ -29,7 +29,6 @@ from models.degradations import old_photo
 from models.degradations.recipes import get_recipe
 from models.degradations.rendering import from_batch, to_batch
 from models.estimation.estimate import UNKNOWN, estimate_with_evidence
-from models.registry import get_method
 from models.routing.calibration import LARGEST_HARM_DB
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import predict_gains
@@ -40,7 +39,7 @@ from models.routing.trials import treated, trial_window, with_trials
 from models.run import Runner, RunSettings
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
 from models.types import DegradationEstimate, Gain, Plan, ScratchReport
-from tasks.acceptance import compare, is_expected, refusal
+from tasks.acceptance import compare, refusal_of_step
 
 Picture = npt.NDArray[np.uint8]
 SIDE = 256
@@ -115,14 +114,6 @@ def cases(data: Path, *, pictures: int) -> Iterator[Case]:
         yield Case("official pairs", images[0], images[1])
 
 
-def accepted(
-    before: npt.NDArray[Any], after: npt.NDArray[Any], *, method_id: str, plan: Plan, estimate: DegradationEstimate
-) -> npt.NDArray[Any]:
-    """Return what the checks of the program let through."""
-    purpose, expected = get_method(method_id).card.purpose, is_expected(plan, method_id)
-    return before if refusal(compare(before, after), purpose=purpose, estimate=estimate, expected=expected) else after
-
-
 def carried_out(
     plan: Plan, picture: Picture, *, runner: Runner, estimate: DegradationEstimate, known: dict[str, npt.NDArray[Any]]
 ) -> npt.NDArray[Any]:
@@ -133,10 +124,10 @@ def carried_out(
             after = known[step.method_id]
         else:
             after = runner.apply(step.method_id, [current], estimates=[estimate])[0]
-        kept = accepted(current, after, method_id=step.method_id, plan=plan, estimate=estimate)
-        if kept is current:
+        change = compare(current, after)
+        if refusal_of_step(change, method_id=step.method_id, plan=plan, estimate=estimate) is not None:
             break
-        current = kept
+        current = after
     return current
 
 

@@ -35,7 +35,7 @@ class _Server:
     said: IO[bytes]
 
 
-_started: list[_Server] = []
+_started: _Server | None = None
 
 
 def start_engine() -> None:
@@ -44,16 +44,16 @@ def start_engine() -> None:
     Returns at once: the socket listens from the first moment, and a request waits in it until the server is up.
     Raises OSError when the home cannot be made.
     """
+    global _started
     if "prefect" in sys.modules:  # which has read its settings, and would not see the address
         return
     if prefect_settings.has_own_place() or _named_in_files(Path.cwd(), home=prefect_settings.prefect_home()):
         return
-    prefect_settings.apply()
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         command = [sys.executable, "-m", "flows.engine_server", str(listening.fileno())]
         said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server writes
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said, pass_fds=[listening.fileno()])
-        _started.append(_Server(process, said))
+        _started = _Server(process, said)
         # Only the server holds the socket from here on, so that requests fail, not wait, if it dies.
         address = listening.getsockname()
     os.environ["PREFECT_API_URL"] = f"http://{address[0]}:{address[1]}/api"
@@ -63,20 +63,20 @@ def start_engine() -> None:
 
 def why_engine_ended() -> str | None:
     """Return what to tell the user when the server that was started is no more; None while it runs, or without one."""
-    for server in _started:
-        try:
-            code = server.process.wait(_LAST_MOMENT_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        server.said.seek(0)
-        lines = server.said.read().decode(errors="replace").strip().splitlines()
-        errors = [line.strip() for line in lines if "Error: " in line] or lines or ["nothing"]
-        database = prefect_settings.prefect_home() / "prefect.db"
-        return (
-            f"The workflow engine's server ended with code {code} and said: {errors[-1].rstrip('.')}. "
-            f"Run again; if that does not help, delete {database}, which holds no results."
-        )
-    return None
+    if _started is None:
+        return None
+    try:
+        code = _started.process.wait(_LAST_MOMENT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
+    _started.said.seek(0)
+    lines = _started.said.read().decode(errors="replace").strip().splitlines()
+    errors = [line.strip() for line in lines if "Error: " in line] or lines or ["nothing"]
+    database = prefect_settings.prefect_home() / "prefect.db"
+    return (
+        f"The workflow engine's server ended with code {code} and said: {errors[-1].rstrip('.')}. "
+        f"Run again; if that does not help, delete {database}, which holds no results."
+    )
 
 
 def _named_in_files(folder: Path, *, home: Path) -> bool:

@@ -80,6 +80,14 @@ def is_expected(plan: Plan, method_id: str) -> bool:
     return any(gain.gain_db > gain.uncertainty_db for gain in gains)
 
 
+def refusal_of_step(change: Change, *, method_id: str, plan: Plan, estimate: DegradationEstimate) -> str | None:
+    """Return why the result of one step of a plan must not be kept, or None; see `refusal`."""
+    from models.registry import get_method
+
+    purpose = get_method(method_id).card.purpose
+    return refusal(change, purpose=purpose, estimate=estimate, expected=is_expected(plan, method_id))
+
+
 def refusal(change: Change, *, purpose: str, estimate: DegradationEstimate, expected: bool = False) -> str | None:
     """Return why a step's result must not be kept, as a sentence, or None when it may.
 

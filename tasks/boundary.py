@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from storage.faults import is_transient
 from storage.room import out_of_room
 from tasks.jobs import Failure
 
+ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 _LONGEST_TEXT = 2000
 
@@ -24,6 +26,26 @@ def attempt(work: Callable[[], ResultT], *, stage: str) -> tuple[ResultT | None,
         if is_transient(error) or out_of_room(error):
             raise
         return None, failure_of(error, stage=stage)
+
+
+def attempt_together(
+    work: Callable[[Sequence[ItemT]], object],
+    items: Sequence[ItemT],
+    *,
+    stage: str,
+    still: Callable[[ItemT], bool] = lambda item: True,
+) -> list[tuple[ItemT, Failure]]:
+    """Do the work of all items at once and, if one spoils that, each one's alone; return the items that failed.
+
+    `still` says whether an item's work is yet to be done when the work of all has failed half-way.
+    """
+    _, failure = attempt(partial(work, items), stage=stage)
+    if failure is None:
+        return []
+    if len(items) == 1:
+        return [(items[0], failure)]
+    alone = [(item, attempt(partial(work, [item]), stage=stage)[1]) for item in items if still(item)]
+    return [(item, found) for item, found in alone if found is not None]
 
 
 def failure_of(error: BaseException, *, stage: str) -> Failure:

@@ -10,14 +10,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
 
 from models.routing.rules import Thresholds
+from models.routing.treatments import TREATMENTS
 from models.types import to_json
 
+_TRIED = frozenset(chain.from_iterable(TREATMENTS))
 # In the order of the flow. Raise a step's version whenever its code gives another result for the same inputs.
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
@@ -33,7 +36,10 @@ _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "ingest": lambda job: [job["source"], job["shard"]["content_sha256"], job["duplicates"], job["options"]["limits"]],
     "detect": lambda job: [job["identities"][name] for name in ("detector", "device", "precision")],
     # What treatments would bring is found by trying them.
-    "estimate": lambda job: [job["identities"][name] for name in ("estimator", "gains", "methods")],
+    "estimate": lambda job: [
+        *(job["identities"][name] for name in ("estimator", "gains")),
+        [known for known in job["identities"]["methods"] if known[0] in _TRIED],
+    ],
     "route": lambda job: [
         to_json(Thresholds()),
         *(job["options"][name] for name in ("policy", "allow_colour", "fill_method", "strengths")),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prefect import task
 
 from models.types import Estimated, ImageRecord, ScratchReport, from_json, to_json
-from tasks.boundary import attempt
+from tasks.boundary import attempt, attempt_together
 from tasks.caching import StepKey
 from tasks.detect import load_mask
 from tasks.device import DEVICE_LOCK, runner
@@ -77,13 +77,8 @@ def _expect(seen: Sequence[_Seen], *, job: ShardJob) -> None:
     ready = [item for item in seen if item.evidence is not None]
     if not ready:
         return
-    _, failure = attempt(partial(_try_together, ready, job=job), stage="estimate")
-    if failure is None:
-        return
-    for item in ready:
-        _, failure = attempt(partial(_try_together, [item], job=job), stage="estimate")
-        if failure is not None:
-            item.assessed = Assessed(estimate=None, failure=failure, seconds=item.assessed.seconds)
+    for item, failure in attempt_together(partial(_try_together, job=job), ready, stage="estimate"):
+        item.assessed = Assessed(estimate=None, failure=failure, seconds=item.assessed.seconds)
 
 
 def _try_together(seen: Sequence[_Seen], *, job: ShardJob) -> None:

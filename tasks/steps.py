@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from models.routing.rules import enlargement
 from models.types import DegradationEstimate, ImageRecord, Plan, ScratchReport, Step, StepOutcome
-from tasks.acceptance import compare, is_expected, refusal
-from tasks.boundary import attempt
+from tasks.acceptance import compare, refusal_of_step
+from tasks.boundary import attempt_together
 from tasks.detect import load_mask
 from tasks.device import DEVICE_LOCK, runner
 from tasks.ingest import load_pixels
@@ -62,17 +62,19 @@ def apply_plans(pictures: Sequence[Picture], *, job: ShardJob) -> None:
     """Carry out every plan, filling in `pixels`, `outcomes` and `failure` of each picture."""
     while waiting := [picture for picture in pictures if picture.pending]:
         method = _next_method(waiting)
-        group = [picture for picture in waiting if picture.pending[0].method_id == method]
-        _, failure = attempt(partial(_apply_step, group, method=method, job=job), stage=method)
-        if failure is None:
-            continue
-        if len(group) == 1:
-            group[0].failure = failure
-            continue
-        # One picture spoilt the batch: find out which.
-        for picture in group:
-            if picture.pending and picture.pending[0].method_id == method:
-                _, picture.failure = attempt(partial(_apply_step, [picture], method=method, job=job), stage=method)
+        group = [picture for picture in waiting if _is_next(method, picture)]
+        failed = attempt_together(
+            partial(_apply_step, method=method, job=job),
+            group,
+            stage=method,
+            still=partial(_is_next, method),
+        )
+        for picture, failure in failed:
+            picture.failure = failure
+
+
+def _is_next(method: str, picture: Picture) -> bool:
+    return bool(picture.pending) and picture.pending[0].method_id == method
 
 
 def _next_method(waiting: Sequence[Picture]) -> str:
@@ -148,9 +150,8 @@ def _judge(
     card = get_method(step.method_id).card
     change = compare(before, after, mask=mask)
     reason = None
-    if picture.estimate is not None:
-        expected = picture.plan is not None and is_expected(picture.plan, step.method_id)
-        reason = refusal(change, purpose=card.purpose, estimate=picture.estimate, expected=expected)
+    if picture.estimate is not None and picture.plan is not None:
+        reason = refusal_of_step(change, method_id=step.method_id, plan=picture.plan, estimate=picture.estimate)
     picture.seconds += seconds
     picture.outcomes.append(
         StepOutcome(

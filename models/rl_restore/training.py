@@ -29,7 +29,7 @@ from models.rl_restore.chain import apply_tools
 from models.rl_restore.episodes import Greedy, Replay, play, psnr_db
 from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COUNT, Agent, ToolchainNetwork, told_of
 from models.rl_restore.tool_training import ToolFaults
-from models.training.loop import CHECKPOINT
+from models.training.checkpoints import CHECKPOINT, Part, resume, save
 from models.training.photographs import PatchSettings, Photographs
 from models.training.run import HELD_BACK
 
@@ -37,6 +37,7 @@ _VALIDATION_SEED = 30_000_001
 _VALIDATED = 192
 # A picture this good is left out: there is nothing to learn from it.
 _TOO_GOOD_DB = 50.0
+_ACTIONS_PER_LINE = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +167,10 @@ def train_agent(
     """Train `network.agent` in place until its actions are done or the time is up; return the actions done."""
     agent, target = network.agent, copy.deepcopy(network.agent)
     optimizer = torch.optim.Adam(agent.parameters(), lr=settings.learning_rate)
-    done = _resume(out, {"network": network, "target": target, "optimizer": optimizer})
-    replay, began, said = Replay(settings.replay_episodes), time.monotonic(), -1
-    round_of = int(done)
+    parts: dict[str, Part] = {"network": network, "target": target, "optimizer": optimizer}
+    out.mkdir(parents=True, exist_ok=True)
+    done = resume(parts, path=out / CHECKPOINT)
+    replay, began = Replay(settings.replay_episodes), time.monotonic()
     while done < settings.actions and time.monotonic() - began < 60 * minutes:
         rng = np.random.default_rng((settings.seed, done))
         degraded, clean = patches.draw(settings.together, rng=rng)
@@ -187,14 +189,13 @@ def train_agent(
             optimizer.step()
             losses.append(float(loss.detach()))
         every = max(1, int(settings.target_every * settings.scale))
-        if done // every != (done + made) // every:
+        before, done = done, done + made
+        if before // every != done // every:
             target.load_state_dict(agent.state_dict())
-        done += made
-        if (done - round_of) // 5_000 != said:
-            said = (done - round_of) // 5_000
+        if before // _ACTIONS_PER_LINE != done // _ACTIONS_PER_LINE:
             _log(out, {"actions": done, "loss": _mean(losses), "epsilon": settings.epsilon(done), **validate(network)})
-            _save(out, {"network": network, "target": target, "optimizer": optimizer}, done=done)
-    _save(out, {"network": network, "target": target, "optimizer": optimizer}, done=done)
+            save(parts, step=done, path=out / CHECKPOINT)
+    save(parts, step=done, path=out / CHECKPOINT)
     return done
 
 
@@ -216,7 +217,9 @@ def train_tools(
     its uses in the batch.
     """
     optimizer = torch.optim.Adam(network.tools.parameters(), lr=learning_rate)
-    done = _resume(out, {"network": network, "optimizer": optimizer})
+    parts: dict[str, Part] = {"network": network, "optimizer": optimizer}
+    out.mkdir(parents=True, exist_ok=True)
+    done = resume(parts, path=out / CHECKPOINT)
     began = time.monotonic()
     while done < steps and time.monotonic() - began < 60 * minutes:
         rng = np.random.default_rng((seed, 7, done))
@@ -242,8 +245,8 @@ def train_tools(
         done += 1
         if done % 200 == 0 or done == steps:
             _log(out, {"steps": done, "loss": float(loss.detach()), **validate(network)})
-            _save(out, {"network": network, "optimizer": optimizer}, done=done)
-    _save(out, {"network": network, "optimizer": optimizer}, done=done)
+            save(parts, step=done, path=out / CHECKPOINT)
+    save(parts, step=done, path=out / CHECKPOINT)
     return done
 
 
@@ -256,22 +259,6 @@ def _log(out: Path, line: dict[str, Any]) -> None:
     with (out / "log.jsonl").open("a") as log:
         log.write(text + "\n")
     print(text, flush=True)
-
-
-def _save(out: Path, parts: dict[str, Any], *, done: int) -> None:
-    temporary = out / f"{CHECKPOINT}.tmp"
-    torch.save({"done": done, **{name: part.state_dict() for name, part in parts.items()}}, temporary)
-    temporary.replace(out / CHECKPOINT)
-
-
-def _resume(out: Path, parts: dict[str, Any]) -> int:
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / CHECKPOINT).exists():
-        return 0
-    state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["done"])
 
 
 def _started_from(folder: Path) -> ToolchainNetwork:
@@ -301,8 +288,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--start-from", type=Path, required=True, help="run of the tools, or of the agent for joint")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--actions", type=int, default=2_000_000)
-    parser.add_argument("--actions-per-update", type=int, default=4)
+    usual = AgentSettings()
+    parser.add_argument("--actions", type=int, default=usual.actions)
+    parser.add_argument("--actions-per-update", type=int, default=usual.actions_per_update)
     parser.add_argument("--steps", type=int, default=200_000, help="of joint training")
     parser.add_argument("--batch", type=int, default=32, help="patches of a step of joint training")
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="of joint training")

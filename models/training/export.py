@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from models.blocks import LEAK
-from models.training.loop import CHECKPOINT
+from models.training.checkpoints import CHECKPOINT
 from models.training.recipes import Recipe, get_recipe
 from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
 

@@ -12,16 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.training.checkpoints import CHECKPOINT, Part, resume, save
 from models.training.corruption import Example
 from models.training.optimizer import ConvolutionMuon
 
-CHECKPOINT = "last.pt"
 STABLE_CHECKPOINT = "stable.pt"
 
 
@@ -103,7 +102,8 @@ def train(
     settings.out.mkdir(parents=True, exist_ok=True)
     network.to(settings.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = ConvolutionMuon(network, weight_decay=schedule.weight_decay)
-    step = _resume(network, optimizer, path=settings.out / CHECKPOINT)
+    parts: dict[str, Part] = {"network": network, "optimizer": optimizer}
+    step = resume(parts, path=settings.out / CHECKPOINT)
     started = saved = time.monotonic()
     losses: list[float] = []
     with (settings.out / "log.jsonl").open("a") as log:
@@ -129,13 +129,13 @@ def train(
                 if observe is not None:
                     observe(line)
             if step == schedule.decay_start:
-                _save(network, optimizer, step=step, path=settings.out / STABLE_CHECKPOINT)
+                save(parts, step=step, path=settings.out / STABLE_CHECKPOINT)
             if now - saved > settings.checkpoint_seconds:
-                _save(network, optimizer, step=step, path=settings.out / CHECKPOINT)
+                save(parts, step=step, path=settings.out / CHECKPOINT)
                 saved = now
             if settings.stop_after_seconds is not None and now - started > settings.stop_after_seconds:
                 break
-    _save(network, optimizer, step=step, path=settings.out / CHECKPOINT)
+    save(parts, step=step, path=settings.out / CHECKPOINT)
     return step
 
 
@@ -159,19 +159,3 @@ def _step(
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step(lr=schedule.lr(step), clip_norm=schedule.clip_norm)
     return float(loss.detach())
-
-
-def _save(network: nn.Module, optimizer: ConvolutionMuon, *, step: int, path: Path) -> None:
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def _resume(network: nn.Module, optimizer: ConvolutionMuon, *, path: Path) -> int:
-    if not path.exists():
-        return 0
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.training.loop import CHECKPOINT, LoopSettings, Progress, train
+from models.training.checkpoints import CHECKPOINT
+from models.training.loop import LoopSettings, Progress, train
 from models.training.photographs import Photographs
 from models.training.recipes import Recipe
 from models.training.validation import mean_psnr_db, validation_examples

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.benchmark_pictures import as_floats
-from tasks.acceptance import compare, is_expected, refusal
+from tasks.acceptance import compare, refusal_of_step
 from tasks.benchmarking.cases import Pixels
 from tasks.device import detector
 
@@ -42,9 +42,8 @@ def restore_routed(degraded: Pixels, *, chosen: Runner) -> Pixels:
         (after,) = chosen.apply(
             step.method_id, [current], masks=masks, estimates=[estimate], strengths=[step.strength], seed=0
         )
-        expected = is_expected(found.plan, step.method_id)
         change = compare(current, after, mask=mask)
-        if refusal(change, purpose=card.purpose, estimate=estimate, expected=expected) is not None:
+        if refusal_of_step(change, method_id=step.method_id, plan=found.plan, estimate=estimate) is not None:
             break
         current = after
     return degraded if np.array_equal(current, before) else as_floats(current)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from models.blocks import ResidualUNet
+from models.training.checkpoints import CHECKPOINT
 from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, LostPixels, MildBlur, Mixture
 from models.training.export import export
-from models.training.loop import CHECKPOINT, LoopSettings, Schedule, charbonnier, train
+from models.training.loop import LoopSettings, Schedule, charbonnier, train
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import RECIPES, get_recipe
 from models.weights import WeightCard, WeightsError, load_card, load_weights, save_weights

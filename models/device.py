@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -12,6 +14,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 _TRIM_THRESHOLD = 2**30
+_ANY_SIZE = 2**31 - 1
 
 
 def resolve_device(device: str) -> str:
@@ -57,12 +60,26 @@ def keep_freed_memory() -> bool:
 
     Returns whether it took effect (False on other C libraries).
     """
+    return _keep_blocks(_LARGEST_MMAP_THRESHOLD, trim=_TRIM_THRESHOLD)
+
+
+@contextmanager
+def large_blocks_kept() -> Iterator[None]:
+    """While a network is trained on whole pictures, keep freed blocks of any size; give them back at the end."""
+    kept = _keep_blocks(_ANY_SIZE, trim=_ANY_SIZE)
+    try:
+        yield
+    finally:
+        if kept:
+            _keep_blocks(_LARGEST_MMAP_THRESHOLD, trim=_TRIM_THRESHOLD)
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _keep_blocks(largest: int, *, trim: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)) and bool(
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
-    )
+    return bool(mallopt(_M_MMAP_THRESHOLD, largest)) and bool(mallopt(_M_TRIM_THRESHOLD, trim))

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import interpolate, mse_loss
 
 from models.deep_prior.resampling import LanczosDownsampler
 
@@ -31,6 +31,10 @@ class DataTerm(Protocol):
 
     def loss(self, output: Tensor) -> Tensor:
         """Return the mean squared error of a picture (1, C, H, W)."""
+        ...
+
+    def first_guess(self) -> Tensor:
+        """Return the observation as a picture (1, C, H, W); black where nothing is known."""
         ...
 
 
@@ -57,6 +61,9 @@ class WholePicture:
     def loss(self, output: Tensor) -> Tensor:
         return mse_loss(output, self.observed)
 
+    def first_guess(self) -> Tensor:
+        return self.observed
+
 
 @dataclass(frozen=True, slots=True)
 class KnownPixels:
@@ -77,6 +84,9 @@ class KnownPixels:
         known = 1.0 - self.missing
         return mse_loss(output * known, self.observed * known)
 
+    def first_guess(self) -> Tensor:
+        return self.observed * (1.0 - self.missing)
+
 
 class SmallPicture:
     """Super-resolution: the fitted picture, shrunk `factor` times by a Lanczos kernel of two lobes, is compared."""
@@ -96,6 +106,10 @@ class SmallPicture:
 
     def loss(self, output: Tensor) -> Tensor:
         return mse_loss(self._shrink(output), self.observed)
+
+    def first_guess(self) -> Tensor:
+        size = self.shape[1:]
+        return interpolate(self.observed, size=size, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 def keep_known(output: Tensor, observed: Tensor, *, missing: Tensor) -> Tensor:

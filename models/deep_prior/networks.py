@@ -10,11 +10,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import batch_norm, conv2d, pad
 
+from models.deep_prior.enlarged_convolution import Enlarging, convolve_enlarged, enlarge_twice
 from models.deep_prior.resampling import LanczosDownsampler
 
-Upsampling = Literal["nearest", "bilinear"]
 Downsampling = Literal["stride", "average", "max", "lanczos2"]
 NEGATIVE_SLOPE = 0.2
 
@@ -32,7 +32,7 @@ class SkipSettings:
     kernel_down: int = 3
     kernel_up: int = 3
     kernel_skip: int = 1
-    upsampling: Upsampling | tuple[Upsampling, ...] = "bilinear"
+    upsampling: Enlarging | tuple[Enlarging, ...] = "bilinear"
     downsampling: Downsampling = "stride"
     mix_up: bool = True
 
@@ -45,12 +45,17 @@ class SkipSettings:
             )
 
     @property
-    def upsamplings(self) -> tuple[Upsampling, ...]:
+    def upsamplings(self) -> tuple[Enlarging, ...]:
         """The kind of upsampling at each scale."""
         if isinstance(self.upsampling, tuple):
             return self.upsampling
-        kind: Upsampling = self.upsampling
+        kind: Enlarging = self.upsampling
         return tuple(kind for _ in self.down)
+
+    @property
+    def source_scale(self) -> int:
+        """The source is as large as the picture."""
+        return 1
 
     @property
     def smallest_side(self) -> int:
@@ -68,7 +73,9 @@ def reflected(in_channels: int, out_channels: int, *, kernel: int, stride: int =
 
 
 def _normalized(convolution: nn.Module, channels: int) -> list[nn.Module]:
-    return [convolution, nn.BatchNorm2d(channels), nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)]
+    # Nothing is kept from one iteration to the next: the statistics are always those of the one picture.
+    normalization = nn.BatchNorm2d(channels, track_running_stats=False)
+    return [convolution, normalization, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)]
 
 
 def _halving(in_channels: int, out_channels: int, *, settings: SkipSettings) -> nn.Module:
@@ -105,20 +112,44 @@ class _Scale(nn.Module):
         self.coarser = None if coarsest else _Scale(settings, index=index + 1, in_channels=down)
         joined = skip + (down if coarsest else settings.up[index + 1])
         mix = _normalized(nn.Conv2d(up, up, 1), up) if settings.mix_up else []
-        self.up = nn.Sequential(
-            nn.BatchNorm2d(joined), *_normalized(reflected(joined, up, kernel=settings.kernel_up), up), *mix
-        )
+        self.normalize = nn.BatchNorm2d(joined, track_running_stats=False)
+        self.convolve = reflected(joined, up, kernel=settings.kernel_up)
+        self.after = nn.Sequential(*_normalized(self.convolve, up)[1:], *mix)
+        self.quick = True
 
     def forward(self, x: Tensor) -> Tensor:
         deep = self.down(x)
         if self.coarser is not None:
             deep = self.coarser(deep)
-        aligned = False if self.upsampling == "bilinear" else None
-        deep = interpolate(deep, scale_factor=2, mode=self.upsampling, align_corners=aligned)
-        deep = centre_crop(deep, height=x.shape[2], width=x.shape[3])
-        joined = deep if self.skip is None else torch.cat([self.skip(x), deep], dim=1)
-        mixed: Tensor = self.up(joined)
+        exact = (2 * deep.shape[2], 2 * deep.shape[3]) == tuple(x.shape[2:])
+        quick = self.quick and exact and self.convolve.kernel_size == (3, 3)
+        mixed: Tensor = self.after(self._quickly(x, deep) if quick else self._plainly(x, deep))
         return mixed
+
+    def _plainly(self, x: Tensor, deep: Tensor) -> Tensor:
+        deep = centre_crop(enlarge_twice(deep, kind=self.upsampling), height=x.shape[2], width=x.shape[3])
+        joined = deep if self.skip is None else torch.cat([self.skip(x), deep], dim=1)
+        convolved: Tensor = self.convolve(self.normalize(joined))
+        return convolved
+
+    def _quickly(self, x: Tensor, deep: Tensor) -> Tensor:
+        """Normalize and convolve the skip and what is enlarged each by itself."""
+        normalize, convolve = self.normalize, self.convolve
+        width = normalize.num_features - deep.shape[1]
+        convolved = convolve_enlarged(
+            deep,
+            scale=normalize.weight[width:],
+            shift=normalize.bias[width:],
+            weight=convolve.weight[:, width:],
+            bias=convolve.bias,
+            epsilon=normalize.eps,
+            kind=self.upsampling,
+        )
+        if self.skip is None:
+            return convolved
+        scale, shift = normalize.weight[:width], normalize.bias[:width]
+        skipped = batch_norm(self.skip(x), None, None, scale, shift, training=True, eps=normalize.eps)
+        return convolved + conv2d(pad(skipped, (1, 1, 1, 1), mode="reflect"), convolve.weight[:, :width])
 
 
 class SkipNetwork(nn.Module):
@@ -132,3 +163,11 @@ class SkipNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # bfloat16 has only 8 significant bits; the result is made in float32.
         return torch.sigmoid(self.head(self.hourglass(x)).float())
+
+
+def quickened(network: nn.Module, *, quick: bool = True) -> nn.Module:
+    """Return the network, from now on computed quickly or as it is written down; the same numbers but for rounding."""
+    for module in network.modules():
+        if isinstance(module, _Scale):
+            module.quick = quick
+    return network

@@ -1,18 +1,26 @@
-"""Deep Image Prior as tasks: fill holes, denoise, enlarge; each stops without knowing the true picture."""
+"""Deep Image Prior as tasks: fill holes, denoise, enlarge; each stops without knowing the true picture.
+
+Every task takes `start`, the state of a network to begin with in place of random weights: that of a fit of a picture
+like this one. A preset of several runs gives the mean of as many fits.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from models.deep_prior.data_terms import KnownPixels, SmallPicture, WholePicture, keep_known
-from models.deep_prior.fitting import FitResult, ProgressCallback, fit
+from models.deep_prior.fitting import fit_together
+from models.deep_prior.picture_fit import FitResult, FitTask, ProgressCallback
 from models.deep_prior.settings import Preset, StopSettings
 from models.deep_prior.stopping import HeldOutPixels, MovingVariance, StoppingRule, WindowedVariance, hold_out
 
+Start = Mapping[str, Tensor]
 _HOLD_OUT_STREAM = 2_000_003
+_RUN_STREAM = 4_000_037
 
 
 def inpaint(
@@ -22,27 +30,52 @@ def inpaint(
     preset: Preset,
     seed: int,
     insert_known: bool = True,
+    start: Start | None = None,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """Fill the missing pixels of `image` (1, C, H, W) where `missing` (1, 1 or C, H, W) is 1.
 
-    With a preset that holds pixels out, these are known ones which only decide when to stop. `insert_known` False
-    returns the network's picture everywhere, as published.
+    With a preset that holds pixels out, these are known ones which only decide when to stop; each run holds out its
+    own. `insert_known` False returns the network's picture everywhere, as published.
     """
-    with torch.inference_mode(False):
-        image, missing = image.clone(), missing.clone()
-        rule: StoppingRule | None = None
-        unseen = missing
+    return inpaint_all(
+        image, missing, preset=preset, seed=seed, insert_known=insert_known, start=start, progress=progress
+    )[0]
+
+
+def inpaint_all(
+    images: Tensor,
+    missing: Tensor,
+    *,
+    preset: Preset,
+    seed: int,
+    together: int = 1,
+    insert_known: bool = True,
+    start: Start | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[FitResult]:
+    """Fill (B, C, H, W) where `missing` (B, 1 or C, H, W) is 1, each picture by itself, `together` fits at once."""
+    if preset.stop is not None and preset.stop.rule != "held-out":
+        raise ValueError(f"inpaint: got the rule {preset.stop.rule!r}, expected 'held-out' or none")
+
+    def task(image: Tensor, lost: Tensor, seed: int) -> FitTask:
+        rule, unseen = None, lost
         if preset.stop is not None:
-            if preset.stop.rule != "held-out":
-                raise ValueError(f"inpaint: got the rule {preset.stop.rule!r}, expected 'held-out' or none")
-            held = hold_out(missing, fraction=preset.stop.fraction, seed=seed + _HOLD_OUT_STREAM)
+            held = hold_out(lost, fraction=preset.stop.fraction, seed=seed + _HOLD_OUT_STREAM)
             rule = HeldOutPixels(image, held_out=held, patience=preset.stop.patience)
-            unseen = missing + held
-        result = fit(KnownPixels(image, unseen), preset=preset, seed=seed, rule=rule, progress=progress)
+            unseen = lost + held
+        return FitTask(term=KnownPixels(image, unseen), seed=seed, rule=rule, start=start, progress=progress)
+
+    with torch.inference_mode(False):
+        pairs = list(zip(torch.split(images.clone(), 1), torch.split(missing.clone(), 1), strict=True))
+        tasks = [[task(*pair, found) for found in _seeds(preset, seed)] for pair in pairs]
+        results = _fit_all(tasks, preset=preset, together=together)
         if not insert_known:
-            return result
-        return replace(result, image=keep_known(result.image, image, missing=missing))
+            return results
+        return [
+            replace(result, image=keep_known(result.image, image, missing=lost))
+            for result, (image, lost) in zip(results, pairs, strict=True)
+        ]
 
 
 def denoise(
@@ -51,20 +84,91 @@ def denoise(
     preset: Preset,
     seed: int,
     source: Tensor | None = None,
+    start: Start | None = None,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """Fit `image` (1, C, H, W) and stop before its noise is fitted: denoising, JPEG artefacts, flash/no-flash."""
+    return denoise_all(image, preset=preset, seed=seed, source=source, start=start, progress=progress)[0]
+
+
+def denoise_all(
+    images: Tensor,
+    *,
+    preset: Preset,
+    seed: int,
+    together: int = 1,
+    source: Tensor | None = None,
+    start: Start | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[FitResult]:
+    """Denoise (B, C, H, W), each picture by itself, `together` fits at once."""
     with torch.inference_mode(False):
-        rule = None if preset.stop is None else _variance(preset.stop)
-        return fit(WholePicture(image.clone()), preset=preset, seed=seed, rule=rule, source=source, progress=progress)
+        tasks = [
+            [
+                FitTask(
+                    term=WholePicture(image),
+                    seed=found,
+                    rule=None if preset.stop is None else _variance(preset.stop),
+                    source=source,
+                    start=start,
+                    progress=progress,
+                )
+                for found in _seeds(preset, seed)
+            ]
+            for image in torch.split(images.clone(), 1)
+        ]
+        return _fit_all(tasks, preset=preset, together=together)
 
 
 def enlarge(
-    image: Tensor, *, factor: int, preset: Preset, seed: int, progress: ProgressCallback | None = None
+    image: Tensor,
+    *,
+    factor: int,
+    preset: Preset,
+    seed: int,
+    start: Start | None = None,
+    progress: ProgressCallback | None = None,
 ) -> FitResult:
     """Return a picture `factor` times as large as `image` (1, C, h, w) that shrinks to it."""
     with torch.inference_mode(False):
-        return fit(SmallPicture(image.clone(), factor), preset=preset, seed=seed, progress=progress)
+        term = SmallPicture(image.clone(), factor)
+        tasks = [FitTask(term=term, seed=found, start=start, progress=progress) for found in _seeds(preset, seed)]
+        return _fit_all([tasks], preset=preset, together=1)[0]
+
+
+def _seeds(preset: Preset, seed: int) -> list[int]:
+    return [seed + index * _RUN_STREAM for index in range(preset.runs)]
+
+
+def _fit_all(tasks: Sequence[Sequence[FitTask]], *, preset: Preset, together: int) -> list[FitResult]:
+    """Carry out all runs of all pictures, `together` at once; return the mean of every picture's runs.
+
+    A stop by the caller or an interrupt ends all that has not begun; every picture must have begun by then.
+    """
+    waiting = [(picture, task) for run in zip(*tasks, strict=True) for picture, task in enumerate(run)]
+    found: list[list[FitResult]] = [[] for _ in tasks]
+    while waiting:
+        group, waiting = waiting[:together], waiting[together:]
+        results = fit_together([task for _, task in group], preset=preset)
+        for (picture, _), result in zip(group, results, strict=True):
+            found[picture].append(result)
+        if all(found) and any(result.stopped_by in ("caller", "interrupt") for result in results):
+            break
+        if any(result.stopped_by == "interrupt" for result in results):
+            raise KeyboardInterrupt
+    return [_mean_of_runs(results) for results in found]
+
+
+def _mean_of_runs(results: Sequence[FitResult]) -> FitResult:
+    """Return the mean picture of several runs, and the last one's account with the sums of all."""
+    return replace(
+        results[-1],
+        image=torch.stack([result.image for result in results]).mean(0),
+        iterations=sum(result.iterations for result in results),
+        losses=tuple(loss for result in results for loss in result.losses),
+        restored=sum(result.restored for result in results),
+        seconds=sum(result.seconds for result in results),
+    )
 
 
 def _variance(stop: StopSettings) -> StoppingRule:

@@ -1,4 +1,7 @@
-"""What goes into the network: fixed noise or a grid of coordinates. A picture may be given instead (flash/no-flash)."""
+"""What goes into the network: fixed noise, a grid of coordinates, or what is observed of the picture itself.
+
+Any other picture may be given instead (flash/no-flash).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-SourceKind = Literal["noise", "meshgrid"]
+SourceKind = Literal["noise", "meshgrid", "picture"]
 NOISE_SCALE = 0.1
 
 

@@ -24,6 +24,11 @@ class ResNetSettings:
     width: int = 32
 
     @property
+    def source_scale(self) -> int:
+        """The source is as large as the picture."""
+        return 1
+
+    @property
     def smallest_side(self) -> int:
         """A border of one pixel is reflected, so two are needed."""
         return 2
@@ -41,6 +46,11 @@ class UNetSettings:
     upsampling: Literal["deconvolution", "nearest", "bilinear"] = "deconvolution"
 
     @property
+    def source_scale(self) -> int:
+        """The source is as large as the picture."""
+        return 1
+
+    @property
     def smallest_side(self) -> int:
         """Instance normalization needs more than one pixel at the coarsest scale."""
         return 2 << (len(self.widths) - 1)
@@ -55,10 +65,10 @@ class _Residual(nn.Module):
         super().__init__()
         self.change = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            nn.BatchNorm2d(width, track_running_stats=False),
             nn.LeakyReLU(NEGATIVE_SLOPE),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            nn.BatchNorm2d(width, track_running_stats=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +87,7 @@ class PriorResNet(nn.Module):
             nn.LeakyReLU(NEGATIVE_SLOPE),
             *(_Residual(width) for _ in range(settings.blocks)),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.BatchNorm2d(width),
+            nn.BatchNorm2d(width, track_running_stats=False),
             reflected(width, out_channels, kernel=3),
         )
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.deep_prior import fitting, settings
+from models.deep_prior import picture_fit, settings
 from models.deep_prior.data_terms import KnownPixels, SmallPicture, WholePicture, crop_to_multiple, keep_known
-from models.deep_prior.fitting import Progress, fit, untrained, with_budget
+from models.deep_prior.fitting import fit, with_budget
 from models.deep_prior.networks import SkipSettings
+from models.deep_prior.picture_fit import Progress, first_source, untrained
 from models.deep_prior.resampling import LanczosDownsampler, lanczos_profile
 from models.deep_prior.restoring import denoise, enlarge, inpaint
 from models.deep_prior.settings import PUBLISHED, FitSettings, Preset, StopSettings
@@ -64,7 +65,7 @@ def test_every_published_preset_gives_a_picture_of_the_right_size(name: str) -> 
     preset = PUBLISHED[name]
     side = math.ceil(preset.network.smallest_side / 64) * 64
     network = untrained(preset, in_channels=preset.fit.source_channels, out_channels=1, seed=0)
-    source = fitting.first_source(preset, height=side, width=side, seed=0)
+    source = first_source(preset, height=side, width=side, seed=0)
     with torch.no_grad():
         output = network(source)
     assert output.shape == (1, 1, side, side)
@@ -239,7 +240,7 @@ def test_the_smoothed_result_is_a_running_mean_from_the_first_output() -> None:
 
 def test_a_fall_brings_real_copies_of_the_parameters_back() -> None:
     network = untrained(small(), in_channels=4, out_channels=1, seed=0)
-    way_back = fitting._WayBack(5.0)
+    way_back = picture_fit._WayBack(5.0)
     assert not way_back.fell(network, loss=0.01)
     good = [parameter.detach().clone() for parameter in network.parameters()]
     with torch.no_grad():

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.deep_prior import fitting
+from models.deep_prior import picture_fit
 from models.deep_prior.budget import iteration_limit, limited_iterations
-from models.deep_prior.fitting import FitResult
+from models.deep_prior.picture_fit import FitResult
 from models.deep_prior.settings import Preset
 from models.method import Context
 from models.methods import deep_prior
@@ -45,13 +45,13 @@ def test_a_limit_on_iterations_holds_inside_its_block_only() -> None:
 @pytest.mark.usefixtures("two_iterations")
 def test_methods_fill_and_denoise_grey_as_one_plane_and_colour_as_three(monkeypatch: pytest.MonkeyPatch) -> None:
     channels: list[int] = []
-    build = fitting.untrained
+    build = picture_fit.untrained
 
     def spy(preset: Preset, *, in_channels: int, out_channels: int, seed: int) -> torch.nn.Module:
         channels.append(out_channels)
         return build(preset, in_channels=in_channels, out_channels=out_channels, seed=seed)
 
-    monkeypatch.setattr(fitting, "untrained", spy)
+    monkeypatch.setattr(picture_fit, "untrained", spy)
     colour = picture(64, 64)
     grey = colour[:, :1].expand(-1, 3, -1, -1)
     both = torch.cat([colour, grey])
@@ -62,7 +62,7 @@ def test_methods_fill_and_denoise_grey_as_one_plane_and_colour_as_three(monkeypa
             result = method(method.build(), both, mask=mask, contexts=[Context()] * 2, seed=0)
         assert result.shape == both.shape
         assert torch.equal(result[1, 0], result[1, 2])
-    assert channels == [3, 1, 3, 1]
+    assert channels == [1, 3, 1, 3]
 
 
 @pytest.mark.usefixtures("two_iterations")
@@ -75,9 +75,16 @@ def test_a_picture_without_known_pixels_comes_back() -> None:
 def test_an_interrupt_ends_the_run_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
     method, image = deep_prior.METHODS[1], picture(64, 64)
     stopped = FitResult(
-        image=image, iterations=3, best_iteration=3, stopped_by="interrupt", losses=(), restored=0, seconds=0.0
+        image=image,
+        network=torch.nn.Identity(),
+        iterations=3,
+        best_iteration=3,
+        stopped_by="interrupt",
+        losses=(),
+        restored=0,
+        seconds=0.0,
     )
-    monkeypatch.setattr(deep_prior, "inpaint", lambda *_, **__: stopped)
+    monkeypatch.setattr(deep_prior, "inpaint_all", lambda *_, **__: [stopped])
     with pytest.raises(KeyboardInterrupt):
         method(method.build(), image, mask=holes(64, 64), contexts=[Context()], seed=0)
 

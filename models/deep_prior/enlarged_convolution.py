@@ -1,0 +1,124 @@
+"""A 3 x 3 convolution of the normalized, twice enlarged picture, whose gradients are made at the small size.
+
+The same numbers as enlarging (nearest or bilinear), batch normalization, a reflected border and the convolution, one
+after the other. Enlarging is linear and acts on each channel alone, so that its transpose can be applied to the
+gradient before the channels are mixed, on a quarter of the pixels: the mixing is nearly all of the work.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Enlarging = Literal["nearest", "bilinear"]
+# Every small pixel's weights on the enlarged picture sum to this, and every enlarged pixel's on the small one to 1.
+_AREA = 4
+
+
+def enlarge_twice(x: Tensor, *, kind: Enlarging) -> Tensor:
+    """Return (B, C, h, w) as (B, C, 2h, 2w)."""
+    return functional.interpolate(x, scale_factor=2, mode=kind, align_corners=False if kind == "bilinear" else None)
+
+
+def convolve_enlarged(
+    x: Tensor, *, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, kind: Enlarging
+) -> Tensor:
+    """Return (1, O, 2h, 2w) of x (1, C, h, w): enlarged, normalized to `scale` and `shift` (C), convolved.
+
+    `weight` (O, C, 3, 3), `bias` (O). Sides of at least 2.
+    """
+    result: Tensor = _Convolution.apply(x, scale, shift, weight, bias, epsilon, kind)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        epsilon: float,
+        kind: Enlarging,
+    ) -> Tensor:
+        enlarged = enlarge_twice(x, kind=kind)
+        normalized, mean, inverse = torch.native_batch_norm(enlarged, scale, shift, None, None, True, 0.0, epsilon)
+        ctx.save_for_backward(x, scale, shift, weight, mean, inverse)
+        ctx.kind = kind
+        return functional.conv2d(functional.pad(normalized, (1, 1, 1, 1), mode="reflect"), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, scale, shift, weight, mean, inverse = ctx.saved_tensors
+        (_, channels, height, width), out_channels = x.shape, weight.shape[0]
+        pixels = height * width
+        # All of the same statistics: a mean over the enlarged picture is one over the small one.
+        small = (x - _per_channel(mean, x)) * _per_channel(inverse, x)
+        seen = _rows(small, pixels)
+        taps = _rows(_transposed_taps(gradient, kind=ctx.kind), pixels)
+        mixing = weight.permute(2, 3, 0, 1).reshape(9 * out_channels, channels).to(gradient.dtype)
+        pulled = taps @ mixing
+        total = pulled.sum(0, dtype=torch.promote_types(pulled.dtype, torch.float32))
+        along = (pulled * seen).sum(0, dtype=total.dtype)
+        mixed = (taps.mT @ seen).to(total.dtype).view(3, 3, out_channels, channels).permute(2, 3, 0, 1)
+        of_bias = gradient.sum((0, 2, 3), dtype=total.dtype)
+        of_weight = mixed * scale.view(1, -1, 1, 1) + of_bias.view(-1, 1, 1, 1) * shift.view(1, -1, 1, 1)
+        turned = _transposed(enlarge_twice(small, kind=ctx.kind), kind=ctx.kind, axes=(2, 3))
+        count = _AREA * pixels
+        of_x = pulled.view(1, height, width, channels).permute(0, 3, 1, 2)
+        of_x = of_x - _per_channel(_AREA * total / count, x) - turned * _per_channel(along / count, x)
+        of_x = of_x * _per_channel(scale * inverse, x)
+        wanted = ctx.needs_input_grad[4]
+        return of_x, along, total, of_weight.to(weight.dtype), of_bias if wanted else None, None, None
+
+
+def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.dtype).view(1, -1, 1, 1)
+
+
+def _rows(maps: Tensor, pixels: int) -> Tensor:
+    """Return (1, C, h, w) as (h w, C), without copying where channels come last in memory."""
+    return maps.permute(0, 2, 3, 1).reshape(pixels, -1)
+
+
+def _transposed_taps(gradient: Tensor, *, kind: Enlarging) -> Tensor:
+    """Return (1, 9 O, h, w) of (1, O, 2h, 2w): for each tap, border and enlarging transposed."""
+    found = []
+    across = [_transposed(_moved(gradient, tap, axis=3), kind=kind, axes=(3,)) for tap in range(3)]
+    for down in range(3):
+        found += [_transposed(_moved(maps, down, axis=2), kind=kind, axes=(2,)) for maps in across]
+    return torch.cat(found, dim=1)
+
+
+def _moved(gradient: Tensor, tap: int, *, axis: int) -> Tensor:
+    """Return what reaches the picture through one tap along an axis: what fell on the border is reflected back."""
+    if tap == 1:
+        return gradient
+    size = gradient.shape[axis]
+    moved = torch.empty_like(gradient)
+    if tap == 0:
+        moved.narrow(axis, 0, size - 1).copy_(gradient.narrow(axis, 1, size - 1))
+        moved.narrow(axis, size - 1, 1).zero_()
+        moved.narrow(axis, 1, 1).add_(gradient.narrow(axis, 0, 1))
+    else:
+        moved.narrow(axis, 1, size - 1).copy_(gradient.narrow(axis, 0, size - 1))
+        moved.narrow(axis, 0, 1).zero_()
+        moved.narrow(axis, size - 2, 1).add_(gradient.narrow(axis, size - 1, 1))
+    return moved
+
+
+def _transposed(gradient: Tensor, *, kind: Enlarging, axes: tuple[int, ...]) -> Tensor:
+    """Apply the transpose of enlarging along the axes (2 = height, 3 = width)."""
+    factors = [2 if axis in axes else 1 for axis in (2, 3)]
+    large = list(gradient.shape[2:])
+    small = [*gradient.shape[:2], large[0] // factors[0], large[1] // factors[1]]
+    scales = [float(factor) for factor in factors]
+    if kind == "nearest":
+        return torch.ops.aten.upsample_nearest2d_backward(gradient, large, small, *scales)  # type: ignore[no-any-return]
+    return torch.ops.aten.upsample_bilinear2d_backward(gradient, large, small, False, *scales)  # type: ignore[no-any-return]

@@ -237,6 +237,41 @@ def train(
     raise typer.Exit(code)
 
 
+@app.command(epilog=_EXIT_CODES)
+def search(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Whose hyperparameters to search.")],
+    tried: Annotated[
+        list[str],
+        typer.Option("--try", metavar="NAME=VALUE,…", help="Values of a field to try; all combinations if repeated."),
+    ],
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of clean photographs; may be repeated.")],
+    out: Annotated[Path, typer.Option("--out", help="Runs, table and curves; gone on from when present.")],
+    start_from: Annotated[
+        Path | None, typer.Option("--start-from", help="Checkpoint folder that every candidate starts from.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each, instead of the recipe's number.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Of each in this call; the next goes on.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; cuda where there is one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try every combination of hyperparameters on a recipe, each in a short training, and rank them."""
+    from flows.commands import searching
+
+    with _friendly_errors():
+        code = searching.run(
+            recipe,
+            tried=tried,
+            data=data,
+            out=out,
+            start_from=start_from,
+            steps=steps,
+            minutes=minutes,
+            device=device,
+            as_json=as_json,
+        )
+    raise typer.Exit(code)
+
+
 class _friendly_errors:  # noqa: N801 - used like a function, as contextlib's own classes are
     """Turn the errors a user can mend into one line on stderr and exit code 2; all others stay as they are."""
 

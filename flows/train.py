@@ -62,7 +62,7 @@ def train_recipe(*, recipe_id: str, settings: dict[str, Any]) -> int:
         "out": Path(settings["out"]),
         "start_from": Path(settings["start_from"]) if settings["start_from"] else None,
     }
-    return run_recipe(get_recipe(recipe_id), RunSettings(**{**settings, **paths}), observe=_tell)
+    return run_recipe(get_recipe(recipe_id), RunSettings(**{**settings, **paths}), observe=tell)
 
 
 @task(name="export", cache_policy=NO_CACHE)
@@ -145,6 +145,7 @@ def listen(observer: Observer) -> Callable[[], None]:
     return lambda: _LISTENERS.remove(observer)
 
 
-def _tell(progress: Progress) -> None:
+def tell(progress: Progress) -> None:
+    """Tell everyone who listens in this process about a line of a log."""
     for observer in list(_LISTENERS):
         observer(progress)

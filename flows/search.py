@@ -1,0 +1,159 @@
+"""The flow that searches a grid of hyperparameters: every candidate is a short training of its own, side by side.
+
+Each has its folder, is gone on with where it was, and is not trained again once it is done.
+"""
+
+from __future__ import annotations
+
+import flows.prefect_settings  # noqa: F401 - it must come before prefect
+
+# isort: split
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.line_chart import lines_svg
+from flows.train import read_log, tell
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        ("candidate", pa.string()),
+        ("values", pa.string()),
+        ("steps", pa.int64()),
+        ("validation_psnr_db", pa.float64()),
+        ("loss", pa.float64()),
+        ("seconds", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSummary:
+    """What a search found. `rows`: one per candidate, best first. `unfinished`: stopped by the budget of minutes."""
+
+    recipe: str
+    steps: int
+    results: str
+    plot: str
+    rows: tuple[dict[str, Any], ...]
+    unfinished: int
+
+
+@task(name="try", cache_policy=NO_CACHE)
+def try_candidate(*, recipe_id: str, values: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Train one candidate, or go on with it, and return its row of the results."""
+    from models.training.recipes import get_recipe
+    from models.training.run import RunSettings, run_recipe
+    from models.training.search import candidates
+
+    (candidate,) = candidates(get_recipe(recipe_id), {name: [value] for name, value in values.items()})
+    out, steps = Path(settings["out"]), int(settings["steps"])
+    row = {"candidate": candidate.label, "values": json.dumps(dict(values)), "steps": 0, "error": None}
+    log = read_log(out / "log.jsonl")
+    if not log or log[-1]["step"] < steps:
+        run = RunSettings(
+            data=[Path(folder) for folder in settings["data"]],
+            out=out,
+            start_from=Path(settings["start_from"]) if settings["start_from"] else None,
+            steps=steps,
+            minutes=settings["minutes"],
+            device=settings["device"],
+        )
+        try:
+            run_recipe(candidate.recipe, run, observe=tell)
+        except (RuntimeError, ValueError) as error:  # such a network cannot be built, or does not fit the memory
+            row["error"] = str(error).splitlines()[0]
+        log = read_log(out / "log.jsonl")
+    measured = [line["validation_psnr_db"] for line in log if line.get("validation_psnr_db") is not None]
+    last = log[-1] if log else {}
+    return {
+        **row,
+        "steps": last.get("step", 0),
+        "validation_psnr_db": measured[-1] if measured and math.isfinite(measured[-1]) else None,
+        "loss": last.get("loss"),
+        "seconds": last.get("seconds"),
+    }
+
+
+@task(name="results", cache_policy=NO_CACHE)
+def write_results(*, rows: Sequence[Mapping[str, Any]], folders: Mapping[str, str], out: str, title: str) -> str:
+    """Write the table as Parquet and the candidates' losses over their steps as a picture; return the table's path."""
+    folder = Path(out)
+    pq.write_table(pa.Table.from_pylist(list(rows), RESULTS_SCHEMA), folder / "results.parquet")
+    logs = {row["candidate"]: read_log(Path(folders[row["candidate"]]) / "log.jsonl") for row in rows}
+    lines = {
+        f"{name}{_said(row)}": [(line["step"], line["loss"]) for line in log if math.isfinite(line["loss"])]
+        for (name, log), row in zip(logs.items(), rows, strict=True)
+    }
+    picture = lines_svg(lines, title=title, across="steps", up="loss", marks=False)
+    (folder / "results.svg").write_text(picture, encoding="utf-8")
+    return str(folder / "results.parquet")
+
+
+@flow(name="search")
+def search(
+    recipe_id: str,
+    grid: dict[str, list[str]],
+    data: list[str],
+    out: str,
+    steps: int | None = None,
+    start_from: str | None = None,
+    minutes: float | None = None,
+    device: str | None = None,
+) -> SearchSummary:
+    """Train every candidate of `grid` for `steps` steps (the recipe's own number if None) and rank them.
+
+    They are ranked by PSNR on the recipe's validation set. `minutes`: of each candidate in this call; the next call
+    goes on. Raises ValueError for an unknown recipe or field.
+    """
+    from models.training.recipes import get_recipe
+    from models.training.search import candidates
+
+    recipe = get_recipe(recipe_id)
+    wanted = steps or recipe.schedule.steps
+    common = {"data": data, "steps": wanted, "start_from": start_from, "minutes": minutes, "device": device}
+    folders, rows = {}, []
+    for candidate in candidates(recipe, grid):
+        # Another number of steps is another schedule, so another run.
+        folder = Path(out) / f"{wanted} steps" / candidate.label
+        folder.mkdir(parents=True, exist_ok=True)
+        folders[candidate.label] = str(folder)
+        rows.append(
+            try_candidate(recipe_id=recipe_id, values=dict(candidate.values), settings={**common, "out": str(folder)})
+        )
+    rows.sort(key=lambda row: -math.inf if row["validation_psnr_db"] is None else row["validation_psnr_db"])
+    rows.reverse()
+    title = f"{recipe_id}: {len(rows)} candidates, {wanted:,} steps each"
+    results = write_results(rows=rows, folders=folders, out=out, title=title)
+    lines = "\n".join(f"| {row['candidate']} | {_number(row['validation_psnr_db'])} | {row['steps']} |" for row in rows)
+    create_markdown_artifact(
+        markdown=f"| candidate | validation PSNR dB | steps |\n|---|---|---|\n{lines}",
+        key=f"search-{recipe_id.replace('_', '-')}",
+    )
+    return SearchSummary(
+        recipe=recipe_id,
+        steps=wanted,
+        results=results,
+        plot=str(Path(out) / "results.svg"),
+        rows=tuple(rows),
+        unfinished=sum(row["steps"] < wanted and row["error"] is None for row in rows),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    psnr = row["validation_psnr_db"]
+    return "" if psnr is None else f": {psnr:.2f} dB"

@@ -1,9 +1,9 @@
 """Deep Image Prior beside its published figures: the curve of denoising, filling, enlarging, and speed.
 
-    python -m benchmarks.deep_prior curve PICTURE … [--sigma 25] [--iterations 2400] --out FILE
+    python -m benchmarks.deep_prior curve PICTURE … [--sigma 25] [--iterations 2400] [--crop-px 128] --out FILE
     python -m benchmarks.deep_prior fill DATA --pictures Cameraman256 house … [--preset fill] --out FILE
     python -m benchmarks.deep_prior enlarge PICTURE … [--factor 4] --out FILE
-    python -m benchmarks.deep_prior show FILE
+    python -m benchmarks.deep_prior show FILE [--plot FILE.svg]
 
 `curve`: noise of one seed added in [0, 1] and clipped, not rounded; the published network, rate and perturbation; PSNR
 in dB of floats over all values against the clean picture every 20 iterations, of the raw output and of the running
@@ -29,6 +29,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flows.line_chart import lines_svg
 from models.deep_prior.data_terms import WholePicture, crop_to_multiple
 from models.deep_prior.fitting import fit
 from models.deep_prior.restoring import enlarge, inpaint
@@ -96,9 +97,12 @@ class Watched:
         return replace(verdict, stop=False)
 
 
-def curve(path: Path, *, sigma: float, iterations: int) -> dict[str, Any]:
+def curve(path: Path, *, sigma: float, iterations: int, crop_px: int | None) -> dict[str, Any]:
     """Return the PSNR along a fit, its peaks, and what the rule of `deep-image-prior-denoise` picks."""
     clean = crop_to_multiple(planes(path), 32)
+    if crop_px is not None:
+        top, left = ((side - crop_px) // 2 for side in clean.shape[2:])
+        clean = clean[:, :, top : top + crop_px, left : left + crop_px]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(SEED))
     noisy = (clean + sigma / 255.0 * noise).clamp(0, 1)
     preset = replace(DENOISE, fit=replace(DENOISE.fit, iterations=iterations))
@@ -178,10 +182,19 @@ def measured(out: Path, names: Iterable[str], measure: Callable[[str], dict[str,
         print({name: value for name, value in line.items() if name != "curve"}, flush=True)
 
 
-def show(out: Path) -> None:
-    """Print the lines of a file, without the points of the curves."""
+def show(out: Path, *, plot: Path | None) -> None:
+    """Print the lines of a file, without the points of the curves, which are drawn."""
+    curves: dict[str, list[tuple[float, float]]] = {}
     for text in out.read_text().splitlines():
-        print("  ".join(f"{name} {value}" for name, value in json.loads(text).items() if name != "curve"))
+        line = json.loads(text)
+        print("  ".join(f"{name} {value}" for name, value in line.items() if name != "curve"))
+        for index, kind in enumerate(("output", "running mean"), start=1):
+            points = [(float(point[0]), float(point[index])) for point in line.get("curve", ())]
+            if points:
+                curves[f"{line['picture']}, {kind}"] = points
+    if plot is not None:
+        text = lines_svg(curves, title="Denoising: PSNR", across="iterations", up="PSNR, dB", marks=False)
+        plot.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -200,12 +213,15 @@ def main() -> None:
         if name == "curve":
             command.add_argument("--sigma", type=float, default=25.0)
             command.add_argument("--iterations", type=int, default=2400)
+            command.add_argument("--crop-px", type=int, help="take the middle square of this side")
         if name == "enlarge":
             command.add_argument("--factor", type=int, choices=(4, 8), default=4)
-    commands.add_parser("show").add_argument("out", type=Path)
+    shown = commands.add_parser("show")
+    shown.add_argument("out", type=Path)
+    shown.add_argument("--plot", type=Path, help="draw the curves")
     given = parser.parse_args()
     if given.command == "show":
-        show(given.out)
+        show(given.out, plot=given.plot)
         return
     torch.set_num_threads(given.threads)
     cv2.setNumThreads(given.threads)
@@ -215,9 +231,10 @@ def main() -> None:
             measured(
                 given.out,
                 given.pictures,
-                lambda name: curve(Path(name), sigma=given.sigma, iterations=given.iterations),
+                lambda name: curve(Path(name), sigma=given.sigma, iterations=given.iterations, crop_px=given.crop_px),
                 kind="curve",
                 sigma=given.sigma,
+                crop_px=given.crop_px,
             )
         elif given.command == "fill":
             measured(

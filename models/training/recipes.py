@@ -94,6 +94,15 @@ RECIPES: tuple[Recipe, ...] = (
         example_network="deep_wide_denoise",
         seed=7,
     ),
+    Recipe(
+        id="example-external-narrow",
+        corruption=LostPixels(),
+        patches=PatchSettings(grey_share=0.35, tint_share=0.05),
+        schedule=Schedule(steps=6000, decay_share=0.9),
+        in_channels=6,
+        example_network="deep_denoise",
+        seed=7,
+    ),
     # Half of the patches at half scale: the mixtures of RL-Restore are measured on photographs shrunk to a third.
     Recipe(
         id="all-in-one",

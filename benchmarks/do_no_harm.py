@@ -10,8 +10,10 @@ import argparse
 import os
 from pathlib import Path
 
+import numpy as np
+
 from models.routing.assess import assess
-from models.routing.policies import get_policy
+from models.routing.policies import REGIONAL, get_policy
 from models.run import Runner, RunSettings
 from models.scratches.detector import load_detector
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
@@ -23,7 +25,9 @@ SETS = ("CBSD68", "Set5", "Set14")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.do_no_harm", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LACUNA_DATA", "../shared/data")))
-    parser.add_argument("--policy", default=DEFAULT_POLICY, help="rules, predicted-gain or fixed:METHOD")
+    parser.add_argument(
+        "--policy", default=DEFAULT_POLICY, help="rules, predicted-gain, soft, regional or fixed:METHOD"
+    )
     arguments = parser.parse_args()
     policy = get_policy(arguments.policy)
     network, runner, touched, review, count = load_detector(), Runner(RunSettings(device="cpu")), 0, 0, 0
@@ -31,13 +35,17 @@ def main() -> None:
         for path in sorted((arguments.data / "test" / name).iterdir()):
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
-            found = assess(read_rgb(path), detector=network, runner=runner, policy=policy)
+            picture = read_rgb(path)
+            found = assess(picture, detector=network, runner=runner, policy=policy)
             plan, report = found.plan, found.scratches
+            changes = not plan.untouched
+            if [step.method_id for step in plan.steps] == [REGIONAL]:  # it is always planned, and finds out by itself
+                changes = not np.array_equal(runner.apply(REGIONAL, [picture])[0], picture)
             count += 1
-            touched += not plan.untouched
+            touched += changes
             review += plan.needs_review
-            if not plan.untouched or report.mask is not None:
-                verb = "untouched" if plan.untouched else "touched"
+            if changes or report.mask is not None:
+                verb = "touched" if changes else "untouched"
                 print(
                     f"{verb}: {name}/{path.name}: scratches {report.coverage:.3%} in {report.components} places, "
                     f"confidence {report.confidence:.2f}; {plan.reason}"

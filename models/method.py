@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.shares import Shares
 from models.types import DegradationEstimate
 
 Purpose = Literal["denoise", "deblock", "deblur", "mixed", "fill", "colour", "upscale"]
@@ -79,6 +80,27 @@ class Method(Protocol):
 
         Grey comes as three equal planes.
         """
+        ...
+
+
+@runtime_checkable
+class CombiningMethod(Method, Protocol):
+    """A method made of others: each restores the whole picture, and their results are mixed."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Ids of the methods it is made of."""
+        ...
+
+    def shares(
+        self,
+        network: nn.Module,
+        image: npt.NDArray[Any],
+        results: Sequence[npt.NDArray[Any]],
+        *,
+        estimate: DegradationEstimate | None,
+    ) -> Shares:
+        """Return the share of each part's result of `image`, (H, W) or (H, W, 3), 8 or 16 bit."""
         ...
 
 

@@ -10,6 +10,7 @@ from models.methods import (
     classical_inpainting,
     deep_prior,
     example_based,
+    mixtures,
     published_denoisers,
     residual_unet,
     rl_restore,
@@ -38,6 +39,7 @@ METHODS: tuple[Method, ...] = (
     *simple_inpainting.METHODS,
     *deep_prior.METHODS,
     *example_based.METHODS,
+    *mixtures.METHODS,
 )
 
 

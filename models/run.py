@@ -19,9 +19,10 @@ from torch.nn.functional import pad
 
 from models.blocks import enlarge
 from models.device import keep_freed_memory, resolve_device, resolve_precision
-from models.method import Context, Method, check_image, check_mask, to_planes
+from models.method import CombiningMethod, Context, Method, check_image, check_mask, to_planes
 from models.published.catalogue import card_of, tensors_of
 from models.registry import get_method
+from models.shares import mixed
 from models.tiling import StripBlender, Tile, TileGrid, cut, tile_grid
 from models.types import DegradationEstimate
 
@@ -111,6 +112,8 @@ class Runner:
         estimates = estimates if estimates is not None else [None] * count
         strengths = strengths if strengths is not None else [1.0] * count
         _check(method, images=images, masks=masks, strengths=strengths)
+        if isinstance(method, CombiningMethod):
+            return self._combine(method, images, estimates=estimates, strengths=strengths, seed=seed)
         tile = self.settings.tile
         while True:
             jobs = [
@@ -130,6 +133,23 @@ class Runner:
                 job.blender.result if job.strength > 0.0 else plainly_enlarged(job.image, scale=scale) for job in jobs
             ]
 
+    def _combine(
+        self,
+        method: CombiningMethod,
+        images: Sequence[npt.NDArray[Any]],
+        *,
+        estimates: Sequence[DegradationEstimate | None],
+        strengths: Sequence[float],
+        seed: int,
+    ) -> list[npt.NDArray[Any]]:
+        """Apply all parts to one picture after the other, so that only one's results are held."""
+        found = []
+        for image, estimate, strength in zip(images, estimates, strengths, strict=True):
+            results = [self.apply(part, [image], estimates=[estimate], seed=seed)[0] for part in method.parts]
+            shares = method.shares(self.network(method), image, results, estimate=estimate)
+            found.append(mixed(image, results, shares=shares, strength=strength))
+        return found
+
     def restore_planes(
         self,
         method_id: str,
@@ -145,6 +165,8 @@ class Runner:
         equals the input.
         """
         method = get_method(method_id)
+        if isinstance(method, CombiningMethod):
+            return self._combine_planes(method, planes, estimate=estimate, seed=seed)
         multiple, scale, (height, width) = method.card.size_multiple, method.card.scale, planes.shape[1:]
         padding = (0, -width % multiple, 0, -height % multiple)
         image = pad(planes[None], padding, mode="reflect")
@@ -154,6 +176,16 @@ class Runner:
             0, :, : height * scale, : width * scale
         ]
         return restored if mask is None else torch.where(mask > 0, restored, planes)
+
+    def _combine_planes(
+        self, method: CombiningMethod, planes: Tensor, *, estimate: DegradationEstimate | None, seed: int
+    ) -> Tensor:
+        results = [self.restore_planes(part, planes, estimate=estimate, seed=seed) for part in method.parts]
+        # Shares are found on what a file would hold; what is mixed is neither clipped nor rounded.
+        seen = [_as_picture(one) for one in (planes, *results)]
+        shares = method.shares(self.network(method), seen[0], seen[1:], estimate=estimate)
+        columns = [one.permute(1, 2, 0).numpy() for one in (planes, *results)]
+        return torch.from_numpy(mixed(columns[0], columns[1:], shares=shares)).permute(2, 0, 1)
 
     def _run(self, method: Method, jobs: Sequence[_Job], *, seed: int) -> None:
         network, scale = self.network(method), method.card.scale
@@ -288,6 +320,11 @@ def _stack_masks(batch: Sequence[tuple[_Job, Tile]]) -> Tensor:
         if job.mask is not None
     ]
     return torch.stack(holes)
+
+
+def _as_picture(planes: Tensor) -> npt.NDArray[np.uint8]:
+    """Return planes (3, H, W) in [0, 1] as 8-bit (H, W, 3)."""
+    return planes.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
 
 
 def _as_columns(planes: Tensor, *, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

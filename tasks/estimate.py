@@ -57,7 +57,7 @@ def _look(record: ImageRecord, found: Detected, *, job: ShardJob) -> _Seen:
 def _estimate_image(record: ImageRecord, scratches: ScratchReport, *, job: ShardJob) -> _Seen:
     """Estimate one image's degradation; what lies under scratches does not count."""
     from models.estimation.estimate import estimate_with_evidence
-    from models.routing.trials import trial_window
+    from models.routing.trial_evidence import trial_window
 
     pixels = load_pixels(record, job=job)
     mask = load_mask(record, scratches, job=job)

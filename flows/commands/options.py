@@ -36,7 +36,9 @@ UpscaleOption = Annotated[
 ]
 PolicyOption = Annotated[
     str,
-    typer.Option("--policy", metavar="POLICY", help="How plans are made: rules, predicted-gain, fixed:METHOD."),
+    typer.Option(
+        "--policy", metavar="POLICY", help="Makes plans: rules, predicted-gain, soft, regional, agent, fixed:METHOD."
+    ),
 ]
 FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")]

@@ -17,7 +17,7 @@ from models.deep_prior.budget import iteration_limit
 from models.deep_prior.fitting import with_budget
 from models.deep_prior.picture_fit import FitResult
 from models.deep_prior.restoring import denoise_all, inpaint_all
-from models.deep_prior.settings import DENOISE, FILL, FILL_FAST, Preset
+from models.deep_prior.settings import DENOISE, DENOISE_DECODER, FILL, FILL_FAST, Preset
 from models.method import Context, MethodCard, PlainMethod, required_mask, without_repeated_planes
 
 PAPER = "Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, CVPR 2018"
@@ -71,11 +71,11 @@ def _completed(result: FitResult) -> Tensor:
     return result.image
 
 
-def _card(method_id: str, *, title: str, fills: bool) -> MethodCard:
+def _card(method_id: str, *, title: str, fills: bool, paper: str = PAPER) -> MethodCard:
     return MethodCard(
         id=method_id,
         title=title,
-        paper=PAPER,
+        paper=paper,
         purpose="fill" if fills else "denoise",
         licence=LICENCE,
         needs_mask=fills,
@@ -106,5 +106,14 @@ METHODS = (
             fills=False,
         ),
         DENOISE,
+    ),
+    FittedPrior(
+        _card(
+            "deep-decoder",
+            title="Deep decoder: too few parameters to fit noise, so it is not stopped (minutes)",
+            fills=False,
+            paper="Heckel and Hand, Deep Decoder, ICLR 2019",
+        ),
+        DENOISE_DECODER,
     ),
 )

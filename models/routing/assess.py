@@ -13,7 +13,8 @@ from models.estimation.estimate import estimate_with_evidence
 from models.routing.gains import predict_gains
 from models.routing.policies import Policy, get_policy
 from models.routing.rules import RoutingOptions
-from models.routing.trials import trial_window, with_trials
+from models.routing.trial_evidence import trial_window
+from models.routing.trials import with_trials
 from models.run import Runner
 from models.scratches.detector import detect, mask_for_filling, shipped_settings
 from models.types import DEFAULT_POLICY, DegradationEstimate, Estimated, Plan, ScratchReport

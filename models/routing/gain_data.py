@@ -24,7 +24,8 @@ from models.estimation.patches import FloatArray
 from models.estimation.training_data import SETS, draw_text
 from models.routing.gain_damage import KINDS, Damaged, damage
 from models.routing.treatments import gain_db, squared_error
-from models.routing.trials import treated, trial_window, with_trials
+from models.routing.trial_evidence import trial_window
+from models.routing.trials import treated, with_trials
 from models.run import Runner, RunSettings
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
 from models.types import Estimated

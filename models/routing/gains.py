@@ -18,7 +18,7 @@ from models.estimation.evidence import evidence_size
 from models.estimation.patches import FloatArray
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.treatments import TREATMENTS
-from models.routing.trials import trial_size
+from models.routing.trial_evidence import trial_size
 from models.types import Gain
 from models.weights import load_weights
 

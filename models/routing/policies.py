@@ -2,6 +2,9 @@
 
     rules            a table of conditions on the estimate
     predicted-gain   the treatment that is expected to bring most, where that is sure
+    soft             all treatments in shares that follow their expected gains, where one is sure to gain
+    regional         the same in every region of a picture by itself: for damage that differs from place to place
+    agent            RL-Restore's agent looks at every picture and chooses up to three of its own tools, or none
     fixed:METHOD     the same method for every picture, to compare with
 
 All of them fill, correct colour and enlarge by the same rules; they differ in what is done against noise, blur and
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from models.routing.gain_thresholds import GainThresholds
@@ -22,6 +25,9 @@ from models.types import DEFAULT_POLICY, DegradationEstimate, Gain, Plan, Scratc
 
 PREDICTED_GAIN = DEFAULT_POLICY
 FIXED = "fixed:"
+# Also the ids of the methods that they plan.
+SOFT, REGIONAL = "soft", "regional"
+AGENT, AGENTS_METHOD = "agent", "rl-restore"
 
 
 class Policy(Protocol):
@@ -134,6 +140,51 @@ class PredictedGain:
         return f"{_named(likely.treatment)} may bring {_text(likely)}, which is too unsure to be done unseen"
 
 
+@dataclass(frozen=True, slots=True)
+class Soft:
+    """All treatments in shares, for the pictures that predicted gains would have treated."""
+
+    chosen_by: PredictedGain = field(default_factory=PredictedGain)
+    name: str = SOFT
+
+    def plan(
+        self,
+        estimate: DegradationEstimate,
+        scratches: ScratchReport,
+        *,
+        options: RoutingOptions,
+        gains: Sequence[Gain] = (),
+    ) -> Plan:
+        found = self.chosen_by.plan(estimate, scratches, options=options, gains=gains)
+        treating = {method for gain in gains for method in gain.treatment} | {options.deblur_method}
+        steps = tuple(step for step in found.steps if step.method_id in treating)
+        if not steps:
+            return replace(found, policy=self.name)
+        reason = f"all treatments in shares of their expected gains, of which {steps[0].reason}"
+        mixed = Step(method_id=SOFT, strength=options.strength(SOFT), reason=reason)
+        return plan_around((mixed,), estimate, scratches, options=options, policy=self.name, gains=gains)
+
+
+@dataclass(frozen=True, slots=True)
+class FindsOut:
+    """One method for every picture that finds out by itself what each needs, and changes nothing that needs nothing."""
+
+    name: str
+    method_id: str
+    reason: str
+
+    def plan(
+        self,
+        estimate: DegradationEstimate,
+        scratches: ScratchReport,
+        *,
+        options: RoutingOptions,
+        gains: Sequence[Gain] = (),
+    ) -> Plan:
+        step = Step(method_id=self.method_id, strength=options.strength(self.method_id), reason=self.reason)
+        return plan_around((step,), estimate, scratches, options=options, policy=self.name, gains=gains)
+
+
 def _shown(gain: Gain, *, estimate: DegradationEstimate, options: RoutingOptions) -> bool:
     return all(shows_fault(estimate, method_id=method, thresholds=options.thresholds) for method in gain.treatment)
 
@@ -182,9 +233,17 @@ def get_policy(name: str) -> Policy:
         return Rules()
     if name == PREDICTED_GAIN:
         return PredictedGain()
+    if name == SOFT:
+        return Soft()
+    if name == REGIONAL:
+        reason = "every region gets all treatments in shares of what they are expected to bring there"
+        return FindsOut(name=name, method_id=REGIONAL, reason=reason)
+    if name == AGENT:
+        reason = "the agent of RL-Restore chooses up to three tools, or none"
+        return FindsOut(name=name, method_id=_treating_method(AGENTS_METHOD), reason=reason)
     if name.startswith(FIXED):
         return Fixed(_treating_method(name.removeprefix(FIXED)))
-    known = [RULES, PREDICTED_GAIN, FIXED + "METHOD"]
+    known = [RULES, PREDICTED_GAIN, SOFT, REGIONAL, AGENT, FIXED + "METHOD"]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"policy: got {name!r}, expected one of {', '.join(known)}{hint}")

@@ -1,48 +1,18 @@
-"""What treatments do to a small part of a picture, in numbers: evidence for what they would bring to all of it.
-
-A denoiser that takes away white noise of one strength everywhere has found noise; one that takes away structure, where
-structure is, has found texture. Which it is shows in the difference it makes, however unsure every estimate is.
-"""
+"""Trying every treatment on a small part of each picture; what it does there is evidence for what it would bring."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from models.estimation.patches import FloatArray
 from models.routing.treatments import TREATMENTS
+from models.routing.trial_evidence import trial_evidence
 from models.run import Runner
 from models.types import DegradationEstimate
-
-TRIAL_SIDE = 96
-# Positions of the window that are looked at, a side, and which of them is taken: of those sorted by contrast, the one
-# three quarters up. Empty margins show nothing, and the strongest edges are not what most of a picture is.
-_POSITIONS, _RANK = 5, 0.75
-_NUMBERS_EACH = 15
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-
-
-def trial_size() -> int:
-    """Return how many numbers a trial gives."""
-    count = len(TREATMENTS)
-    return _NUMBERS_EACH * count + count * (count - 1) + 1
-
-
-def trial_window(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a copy of what of `image`, (H, W) or (H, W, 3), treatments are tried on: TRIAL_SIDE px a side or less."""
-    spans = [length - min(length, TRIAL_SIDE) for length in image.shape[:2]]
-    corners = [
-        (round(row * spans[0] / (_POSITIONS - 1)), round(column * spans[1] / (_POSITIONS - 1)))
-        for row in range(_POSITIONS)
-        for column in range(_POSITIONS)
-    ]
-    windows = [image[top : top + TRIAL_SIDE, left : left + TRIAL_SIDE] for top, left in dict.fromkeys(corners)]
-    order = np.argsort([float(window[::4, ::4].std()) for window in windows], kind="stable")
-    return np.ascontiguousarray(windows[order[int(_RANK * (len(order) - 1))]])
 
 
 def with_trials(
@@ -79,95 +49,3 @@ def treated(
                 before = done[treatment[: length - 1]]
                 done[treatment[:length]] = runner.apply(treatment[length - 1], before, estimates=estimates)
     return [done[treatment] for treatment in TREATMENTS]
-
-
-def trial_evidence(window: npt.NDArray[Any], results: Sequence[npt.NDArray[Any]]) -> FloatArray:
-    """Return the (trial_size(),) float32 numbers of one window, (H, W) or (H, W, 3), and its results, same dtype.
-
-    Of each result: how large the change is, in all, where the picture is flat, and in its slow and coloured parts; how
-    alike it is from pixel to pixel; how heavy its tails are; whether it follows a grid of 8 px; what becomes of detail.
-    Of each pair: how alike their changes are. Last, how much of the picture is in what `denoise` takes away.
-    """
-    before, luma = _levels(window), _luma(_levels(window))
-    after = [_levels(result) for result in results]
-    first = _luma(after[0])
-    slope = np.hypot(cv2.Sobel(first, cv2.CV_32F, 1, 0), cv2.Sobel(first, cv2.CV_32F, 0, 1))
-    busy = cv2.GaussianBlur(slope, (0, 0), 2)
-    flat = busy <= np.median(busy)
-    changes = [_luma(result) - luma for result in after]
-    numbers: list[float] = []
-    for result, change in zip(after, changes, strict=True):
-        numbers += _of_change(change, flat=flat)
-        numbers += _of_detail(_luma(result), luma, flat=flat)
-        numbers.append(_log_rms(_colour(result) - _colour(before)))
-        numbers += [float(np.log(level + 0.1)) for level in np.quantile(np.abs(change), (0.5, 0.9, 0.99))]
-    for i, change in enumerate(changes):
-        for other in changes[:i]:
-            numbers += [_likeness(change, other), _log_rms(change - other)]
-    numbers.append(_likeness(changes[0] - changes[0].mean(), first - first.mean(), floor=0.3))
-    return np.asarray(numbers, np.float32)
-
-
-def _of_change(change: FloatArray, *, flat: npt.NDArray[np.bool_]) -> list[float]:
-    power = float(np.square(change).mean()) + 1e-3
-    beside = 0.5 * (_product(change[:, 1:], change[:, :-1]) + _product(change[1:], change[:-1]))
-    further = 0.5 * (_product(change[:, 2:], change[:, :-2]) + _product(change[2:], change[:-2]))
-    busy_rms = _rms(change[~flat]) if not flat.all() else _rms(change)
-    across, down = np.abs(np.diff(change, axis=1)).mean(axis=0), np.abs(np.diff(change, axis=0)).mean(axis=1)
-    return [
-        _log_rms(change),
-        _log_rms(change[flat]),
-        _log_rms(cv2.GaussianBlur(change, (0, 0), 3)),
-        beside / power,
-        further / power,
-        _product(change[1:, 1:], change[:-1, :-1]) / power,
-        float(np.log((float((change**4).mean()) + 1e-6) / power**2)),
-        float(np.log((_rms(change[flat]) + 0.1) / (busy_rms + 0.1))),
-        _grid(across) + _grid(down),
-    ]
-
-
-def _of_detail(after: FloatArray, before: FloatArray, *, flat: npt.NDArray[np.bool_]) -> list[float]:
-    fine_after, fine_before = cv2.Laplacian(after, cv2.CV_32F), cv2.Laplacian(before, cv2.CV_32F)
-    return [
-        float(np.log((_rms(fine_after) + 0.5) / (_rms(fine_before) + 0.5))),
-        float(np.log((_rms(fine_after[flat]) + 0.5) / (_rms(fine_before[flat]) + 0.5))),
-    ]
-
-
-def _grid(steps: FloatArray) -> float:
-    """Return how far the strongest of eight phases stands out of the steps between neighbouring lines."""
-    count = len(steps) // 8 * 8
-    if count < 16:
-        return 0.0
-    phases = steps[:count].reshape(-1, 8).mean(axis=0)
-    return float(np.log((phases.max() + 0.05) / (np.median(phases) + 0.05)))
-
-
-def _levels(image: npt.NDArray[Any]) -> FloatArray:
-    scale = 255.0 / np.iinfo(image.dtype).max
-    return np.asarray(image, np.float32) * np.float32(scale)
-
-
-def _luma(image: FloatArray) -> FloatArray:
-    return image if image.ndim == 2 else np.asarray(image @ _LUMA, np.float32)
-
-
-def _colour(image: FloatArray) -> FloatArray:
-    return np.zeros((1, 1), np.float32) if image.ndim == 2 else image - image.mean(axis=-1, keepdims=True)
-
-
-def _rms(values: npt.NDArray[Any]) -> float:
-    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
-
-
-def _log_rms(values: npt.NDArray[Any]) -> float:
-    return float(np.log(_rms(values) + 0.05))
-
-
-def _product(one: FloatArray, other: FloatArray) -> float:
-    return float((one * other).mean())
-
-
-def _likeness(one: FloatArray, other: FloatArray, *, floor: float = 0.03) -> float:
-    return _product(one, other) / ((_rms(one) + floor) * (_rms(other) + floor))

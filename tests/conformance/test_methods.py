@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.blocks import enlarge
-from models.method import ImageContractError, Method, largest_value, to_planes
+from models.method import CombiningMethod, ImageContractError, Method, largest_value, to_planes
 from models.published.catalogue import card_of
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner, RunSettings
@@ -195,6 +195,10 @@ def test_card_is_complete_and_true(method: Method) -> None:
     weights = card_of(card.weights)
     network = method.build()
     assert weights.parameters == sum(value.numel() for value in network.state_dict().values())
+    if isinstance(method, CombiningMethod):
+        parts = [get_method(part).card.gmac_per_megapixel or 0.0 for part in method.parts]
+        assert card.gmac_per_megapixel == pytest.approx(sum(parts), rel=0.01)
+        return
     with torch.device("meta"):
         counted = method.build()
         example = torch.empty(1, getattr(counted, "in_channels", 3), 1000, 1000)

@@ -120,7 +120,7 @@ def test_several_pictures_fitted_together_are_as_alone_and_end_by_themselves() -
     together = inpaint_all(images, missing, preset=preset, seed=0, together=3)
     for index, result in enumerate(together):
         alone = inpaint(images[index : index + 1], missing[index : index + 1], preset=preset, seed=0)
-        assert result.losses == pytest.approx(alone.losses, rel=1e-2)
+        assert result.losses == pytest.approx(alone.losses, rel=0.05)
         assert torch.allclose(result.image, alone.image, atol=0.01)
         assert (result.stopped_by, result.best_iteration) == (alone.stopped_by, alone.best_iteration)
 
@@ -129,3 +129,11 @@ def test_pictures_of_several_sizes_are_not_fitted_together() -> None:
     tasks = [FitTask(term=WholePicture(picture(side, 32)), seed=0) for side in (32, 40)]
     with pytest.raises(ValueError, match="expected one size"):
         fit_together(tasks, preset=small(2))
+
+
+def test_factors_of_normalizations_start_as_they_did_when_it_was_published() -> None:
+    network = untrained(PUBLISHED["denoise-sigma-25"], in_channels=32, out_channels=3, seed=0)
+    factors = torch.cat([part.weight for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)])
+    assert 0.0 <= float(factors.min()) < 0.01
+    assert 0.99 < float(factors.max()) < 1.0
+    assert float(factors.mean()) == pytest.approx(0.5, abs=0.02)

@@ -56,7 +56,7 @@ def test_methods_fill_and_denoise_grey_as_one_plane_and_colour_as_three(monkeypa
     grey = colour[:, :1].expand(-1, 3, -1, -1)
     both = torch.cat([colour, grey])
     missing = holes(64, 64).expand(2, -1, -1, -1)
-    _, fast, denoiser = deep_prior.METHODS
+    _, fast, denoiser, _ = deep_prior.METHODS
     for method, mask in ((fast, missing), (denoiser, None)):
         with torch.inference_mode():
             result = method(method.build(), both, mask=mask, contexts=[Context()] * 2, seed=0)
@@ -91,6 +91,7 @@ def test_an_interrupt_ends_the_run_of_a_method(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_networks_of_methods_fit_their_cards() -> None:
     for method in deep_prior.METHODS:
-        assert method.preset.network.smallest_side == deep_prior.SIZE_MULTIPLE
+        assert deep_prior.SIZE_MULTIPLE % method.preset.network.source_scale == 0
+        assert method.preset.network.smallest_side <= deep_prior.SIZE_MULTIPLE
         assert method.card.opt_in
         assert method.card.stochastic

@@ -14,7 +14,8 @@ from models.routing.gains import WEIGHTS, inputs_size, load_gain_network, predic
 from models.routing.policies import PREDICTED_GAIN, Fixed, PredictedGain, Rules, get_policy
 from models.routing.rules import RoutingOptions, plan_for
 from models.routing.treatments import TREATMENTS, gain_db, squared_error
-from models.routing.trials import trial_window, with_trials
+from models.routing.trial_evidence import trial_window
+from models.routing.trials import with_trials
 from models.run import Runner, RunSettings
 from models.types import DegradationEstimate, Gain, Plan, ScratchReport, from_json, to_json
 from models.weights import WEIGHTS_FOLDER

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from models.routing.treatments import TREATMENTS
-from models.routing.trials import TRIAL_SIDE, trial_evidence, trial_size, trial_window, with_trials
+from models.routing.trial_evidence import TRIAL_SIDE, trial_evidence, trial_size, trial_window
+from models.routing.trials import with_trials
 from models.run import Runner, RunSettings
 
 

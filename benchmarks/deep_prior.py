@@ -83,14 +83,13 @@ class Watched:
     rule: StoppingRule
     clean: Tensor
     curve: list[tuple[int, float, float]] = field(default_factory=list)
-    picked: tuple[int, float] = (0, 0.0)
     stopped_at: int | None = None
 
     def judge(self, output: Tensor, *, candidate: Tensor, iteration: int) -> Verdict:
         verdict = self.rule.judge(output, candidate=candidate, iteration=iteration)
-        if verdict.best and self.stopped_at is None:
-            self.picked = (iteration, psnr_db(candidate, self.clean))
-        if verdict.stop and self.stopped_at is None:
+        if self.stopped_at is not None:  # what comes later would not have been seen
+            verdict = Verdict()
+        elif verdict.stop:
             self.stopped_at = iteration
         if iteration % EVERY == 0:
             self.curve.append((iteration, psnr_db(output, self.clean), psnr_db(candidate, self.clean)))
@@ -114,7 +113,7 @@ def curve(path: Path, *, sigma: float, iterations: int, crop_px: int | None) -> 
         "noisy_db": round(psnr_db(noisy, clean), 2),
         "peak_raw": [raw[0], round(raw[1], 2)],
         "peak_mean": [mean[0], round(mean[2], 2)],
-        "picked": [watched.picked[0], round(watched.picked[1], 2)],
+        "picked": [result.best_iteration, round(psnr_db(result.image, clean), 2)],
         "stopped_at": watched.stopped_at,
         "iterations": result.iterations,
         "restored": result.restored,

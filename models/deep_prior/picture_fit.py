@@ -148,6 +148,7 @@ class PictureFit:
         self._mean: Tensor | None = None
         self._best: Tensor | None = None
         self._best_iteration = 0
+        self._best_due: int | None = None
         self._seconds = 0.0
 
     def next_source(self) -> Tensor:
@@ -228,8 +229,17 @@ class PictureFit:
             return Verdict()
         verdict = self.task.rule.judge(output, candidate=self._mean, iteration=iteration)
         if verdict.best:
-            self._best, self._best_iteration = self._mean, iteration
+            self._best_iteration = iteration
+            self._best_due = iteration + (self._look_back if verdict.of_output else 0)
+        if self._best_due is not None and iteration <= self._best_due:  # until it is due, the latest is nearest
+            self._best = self._mean
         return verdict
+
+    @property
+    def _look_back(self) -> int:
+        """How many iterations the running mean lies behind the output, on average."""
+        share = self.settings.smoothing
+        return round(share / (1.0 - share))
 
     def _best_so_far(self) -> Tensor:
         found = self._best if self._best is not None else self._mean

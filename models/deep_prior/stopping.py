@@ -7,7 +7,7 @@ near the best picture and rises when noise is being fitted.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -16,9 +16,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether this picture is the best until now, whether to stop, and the score (lower is better; None = not yet)."""
+    """Whether this picture is the best until now, whether to stop, and the score (lower is better; None = not yet).
+
+    of_output: it is the raw output that was judged; a running mean of outputs looks back, and gets there later.
+    """
 
     best: bool = False
+    of_output: bool = False
     stop: bool = False
     score: float | None = None
 
@@ -94,7 +98,7 @@ class WindowedVariance:
             return Verdict()
         mean_square = sum(self._squares) / self._window
         variance = mean_square - float((self._sum / self._window).square().mean())
-        return self._lowest.see(max(variance, 0.0), iteration=iteration)
+        return replace(self._lowest.see(max(variance, 0.0), iteration=iteration), of_output=True)
 
 
 @dataclass(slots=True)
@@ -127,7 +131,7 @@ class MovingVariance:
         self._variance = (1.0 - self.rate) * (self._variance + self.rate * distance)
         if self._seen < 2.0 / self.rate:
             return Verdict()
-        return self._lowest.see(self._variance, iteration=iteration)
+        return replace(self._lowest.see(self._variance, iteration=iteration), of_output=True)
 
 
 def hold_out(missing: Tensor, *, fraction: float, seed: int) -> Tensor:

@@ -18,7 +18,7 @@ from models.deep_prior.resampling import LanczosDownsampler, lanczos_profile
 from models.deep_prior.restoring import denoise, enlarge, inpaint
 from models.deep_prior.settings import PUBLISHED, FitSettings, Preset, StopSettings
 from models.deep_prior.sources import meshgrid_source, noise_source
-from models.deep_prior.stopping import HeldOutPixels, MovingVariance, WindowedVariance, hold_out
+from models.deep_prior.stopping import HeldOutPixels, MovingVariance, Verdict, WindowedVariance, hold_out
 from models.deep_prior.variants import ResNetSettings, UNetSettings
 
 SMALL = SkipSettings(down=(8, 8), up=(8, 8), skip=(4, 4))
@@ -332,3 +332,20 @@ def test_a_picture_as_the_source_replaces_the_noise() -> None:
     flash = picture(channels=3)
     result = denoise(picture(), preset=small(5), seed=0, source=flash)
     assert result.image.shape == (1, 1, 32, 32)
+
+
+def test_a_running_mean_is_taken_when_it_has_reached_the_best_output() -> None:
+    class BestAtTen:
+        def judge(self, output: Tensor, *, candidate: Tensor, iteration: int) -> Verdict:
+            means.append(candidate)
+            return Verdict(best=iteration == 10, of_output=self.of_output)
+
+    for of_output, taken in ((True, 14), (False, 10)):
+        means: list[Tensor] = []
+        BestAtTen.of_output = of_output  # type: ignore[attr-defined]
+        result = fit(WholePicture(picture()), preset=small(30, smoothing=0.8), seed=0, rule=BestAtTen())
+        assert result.best_iteration == 10
+        assert torch.equal(result.image, means[taken - 1])
+    # Ended before, the latest mean is nearest to it.
+    early = fit(WholePicture(picture()), preset=small(12, smoothing=0.8), seed=0, rule=BestAtTen())
+    assert early.best_iteration == 10

@@ -28,7 +28,8 @@ class MethodCard:
 
     `scale`: how many times larger the result is, in width and in height; only "upscale" may change the size.
     `size_multiple`: height and width the network accepts are multiples of this. `context_px`: how far away a pixel can
-    noticeably influence a result; tiles overlap by twice this. `gmac_per_megapixel` None = not a network.
+    noticeably influence a result; tiles overlap by twice this. `largest_tile`: side in px of the tiles that it takes at
+    most, None = whatever the runner is set to. `gmac_per_megapixel` None = not a network.
     `weights` names a card in models/weights, None = nothing learned. `opt_in`: never chosen unless the user asks.
     """
 
@@ -41,6 +42,7 @@ class MethodCard:
     needs_mask: bool = False
     size_multiple: int = 1
     context_px: int = 0
+    largest_tile: int | None = None
     half_precision: bool = True
     stochastic: bool = False
     gmac_per_megapixel: float | None = None

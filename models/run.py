@@ -114,7 +114,7 @@ class Runner:
         _check(method, images=images, masks=masks, strengths=strengths)
         if isinstance(method, CombiningMethod):
             return self._combine(method, images, estimates=estimates, strengths=strengths, seed=seed)
-        tile = self.settings.tile
+        tile = min(self.settings.tile, method.card.largest_tile or self.settings.tile)
         while True:
             jobs = [
                 _job(method, image, mask=mask, estimate=estimate, strength=strength, tile=tile)

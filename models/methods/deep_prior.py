@@ -8,7 +8,7 @@ is learned beforehand, so `build` makes nothing; minutes per megapixel on a GPU,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,18 @@ from torch import Tensor, nn
 from models.deep_prior.budget import iteration_limit
 from models.deep_prior.fitting import with_budget
 from models.deep_prior.picture_fit import FitResult
-from models.deep_prior.restoring import denoise_all, inpaint_all
-from models.deep_prior.settings import DENOISE, DENOISE_DECODER, FILL, FILL_FAST, Preset
-from models.method import Context, MethodCard, PlainMethod, required_mask, without_repeated_planes
+from models.deep_prior.restoring import denoise_all, enlarge, inpaint_all
+from models.deep_prior.settings import (
+    DENOISE,
+    DENOISE_DECODER,
+    FILL,
+    FILL_FAST,
+    JPEG,
+    UPSCALE_4,
+    UPSCALE_8,
+    Preset,
+)
+from models.method import Context, MethodCard, PlainMethod, Purpose, required_mask, without_repeated_planes
 
 PAPER = "Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, CVPR 2018"
 LICENCE = "Apache-2.0 (written anew from the paper and its settings; nothing learned beforehand)"
@@ -32,7 +41,7 @@ TOGETHER = 8
 
 @dataclass(frozen=True, slots=True)
 class FittedPrior(PlainMethod):
-    """Fits the preset's network to every tile; fills holes when the card needs a mask, denoises otherwise."""
+    """Fits the preset's network to every tile; fills holes when the card needs a mask, else reproduces all pixels."""
 
     preset: Preset
 
@@ -64,6 +73,23 @@ class FittedPrior(PlainMethod):
         return inpaint_all(images, missing[chosen], preset=preset, seed=seed, together=together)
 
 
+@dataclass(frozen=True, slots=True)
+class EnlargingPrior(PlainMethod):
+    """Fits the preset's network to every tile: of the pictures that shrink to it, the one that the network makes."""
+
+    preset: Preset
+
+    def __call__(
+        self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
+    ) -> Tensor:
+        preset = with_budget(self.preset, iterations=iteration_limit())
+        results = [
+            enlarge(without_repeated_planes(picture), factor=self.card.scale, preset=preset, seed=seed)
+            for picture in torch.split(image, 1)
+        ]
+        return torch.cat([_completed(result).expand(-1, 3, -1, -1) for result in results])
+
+
 def _completed(result: FitResult) -> Tensor:
     """The picture; an interrupt, which a library call answers with its best picture, ends a whole run."""
     if result.stopped_by == "interrupt":
@@ -71,14 +97,14 @@ def _completed(result: FitResult) -> Tensor:
     return result.image
 
 
-def _card(method_id: str, *, title: str, fills: bool, paper: str = PAPER) -> MethodCard:
+def _card(method_id: str, *, title: str, purpose: Purpose, paper: str = PAPER) -> MethodCard:
     return MethodCard(
         id=method_id,
         title=title,
         paper=paper,
-        purpose="fill" if fills else "denoise",
+        purpose=purpose,
         licence=LICENCE,
-        needs_mask=fills,
+        needs_mask=purpose == "fill",
         size_multiple=SIZE_MULTIPLE,
         context_px=CONTEXT_PX,
         stochastic=True,
@@ -86,16 +112,37 @@ def _card(method_id: str, *, title: str, fills: bool, paper: str = PAPER) -> Met
     )
 
 
+def _enlarging(scale: int, *, preset: Preset) -> EnlargingPrior:
+    """What is fitted is as large as the tiles of the other methods, so those of the small picture are smaller."""
+    card = _card(
+        f"deep-image-prior-x{scale}",
+        title=f"Deep Image Prior: enlargement {scale} times (hours on a CPU)",
+        purpose="upscale",
+    )
+    return EnlargingPrior(
+        replace(
+            card,
+            scale=scale,
+            size_multiple=SIZE_MULTIPLE // scale,
+            context_px=CONTEXT_PX // scale,
+            largest_tile=4 * CONTEXT_PX // scale,
+        ),
+        preset,
+    )
+
+
 METHODS = (
     FittedPrior(
-        _card("deep-image-prior", title="Deep Image Prior, stopped by held-out pixels (hours on a CPU)", fills=True),
+        _card(
+            "deep-image-prior", title="Deep Image Prior, stopped by held-out pixels (hours on a CPU)", purpose="fill"
+        ),
         FILL,
     ),
     FittedPrior(
         _card(
             "deep-image-prior-fast",
             title="Deep Image Prior, narrow and short, stopped by held-out pixels (minutes)",
-            fills=True,
+            purpose="fill",
         ),
         FILL_FAST,
     ),
@@ -103,17 +150,27 @@ METHODS = (
         _card(
             "deep-image-prior-denoise",
             title="Deep Image Prior, stopped by the variance of its outputs (hours on a CPU)",
-            fills=False,
+            purpose="denoise",
         ),
         DENOISE,
     ),
     FittedPrior(
         _card(
+            "deep-image-prior-jpeg",
+            title="Deep Image Prior against JPEG artefacts, as many iterations as published (an hour on a CPU)",
+            purpose="deblock",
+        ),
+        JPEG,
+    ),
+    FittedPrior(
+        _card(
             "deep-decoder",
             title="Deep decoder: too few parameters to fit noise, so it is not stopped (minutes)",
-            fills=False,
+            purpose="denoise",
             paper="Heckel and Hand, Deep Decoder, ICLR 2019",
         ),
         DENOISE_DECODER,
     ),
+    _enlarging(4, preset=UPSCALE_4),
+    _enlarging(8, preset=UPSCALE_8),
 )

@@ -347,5 +347,7 @@ def test_a_running_mean_is_taken_when_it_has_reached_the_best_output() -> None:
         assert result.best_iteration == 10
         assert torch.equal(result.image, means[taken - 1])
     # Ended before, the latest mean is nearest to it.
+    means, BestAtTen.of_output = [], True  # type: ignore[attr-defined]
     early = fit(WholePicture(picture()), preset=small(12, smoothing=0.8), seed=0, rule=BestAtTen())
     assert early.best_iteration == 10
+    assert torch.equal(early.image, means[11])

@@ -133,7 +133,7 @@ def test_pictures_of_several_sizes_are_not_fitted_together() -> None:
 
 def test_factors_of_normalizations_start_as_they_did_when_it_was_published() -> None:
     network = untrained(PUBLISHED["denoise-sigma-25"], in_channels=32, out_channels=3, seed=0)
-    factors = torch.cat([part.weight for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)])
+    factors = torch.cat([part.weight.detach() for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)])
     assert 0.0 <= float(factors.min()) < 0.01
     assert 0.99 < float(factors.max()) < 1.0
     assert float(factors.mean()) == pytest.approx(0.5, abs=0.02)

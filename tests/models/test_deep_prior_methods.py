@@ -14,6 +14,7 @@ from models.deep_prior.picture_fit import FitResult
 from models.deep_prior.settings import Preset
 from models.method import Context
 from models.methods import deep_prior
+from models.registry import get_method
 
 
 def picture(height: int, width: int) -> Tensor:
@@ -56,13 +57,26 @@ def test_methods_fill_and_denoise_grey_as_one_plane_and_colour_as_three(monkeypa
     grey = colour[:, :1].expand(-1, 3, -1, -1)
     both = torch.cat([colour, grey])
     missing = holes(64, 64).expand(2, -1, -1, -1)
-    _, fast, denoiser, _ = deep_prior.METHODS
-    for method, mask in ((fast, missing), (denoiser, None)):
+    for method_id, mask in (("fast", missing), ("denoise", None)):
+        method = get_method(f"deep-image-prior-{method_id}")
         with torch.inference_mode():
             result = method(method.build(), both, mask=mask, contexts=[Context()] * 2, seed=0)
         assert result.shape == both.shape
         assert torch.equal(result[1, 0], result[1, 2])
     assert channels == [1, 3, 1, 3]
+
+
+@pytest.mark.usefixtures("two_iterations")
+@pytest.mark.parametrize("scale", [4, 8])
+def test_methods_enlarge_grey_as_one_plane_and_no_more_than_a_tile_at_once(scale: int) -> None:
+    method = get_method(f"deep-image-prior-x{scale}")
+    side = 2 * deep_prior.SIZE_MULTIPLE // scale
+    grey = picture(side, side)[:, :1].expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        result = method(method.build(), grey, mask=None, contexts=[Context()], seed=0)
+    assert result.shape == (1, 3, side * scale, side * scale)
+    assert torch.equal(result[0, 0], result[0, 2])
+    assert method.card.largest_tile == 512 // scale
 
 
 @pytest.mark.usefixtures("two_iterations")
@@ -91,7 +105,8 @@ def test_an_interrupt_ends_the_run_of_a_method(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_networks_of_methods_fit_their_cards() -> None:
     for method in deep_prior.METHODS:
-        assert deep_prior.SIZE_MULTIPLE % method.preset.network.source_scale == 0
-        assert method.preset.network.smallest_side <= deep_prior.SIZE_MULTIPLE
+        side = method.card.size_multiple * method.card.scale
+        assert side % method.preset.network.source_scale == 0
+        assert method.preset.network.smallest_side <= side
         assert method.card.opt_in
         assert method.card.stochastic

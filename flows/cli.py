@@ -209,7 +209,10 @@ def train(
         str | None, typer.Argument(metavar="RECIPE", help="Which weight; the first below its target if not given.")
     ] = None,
     start_from: Annotated[
-        Path | None, typer.Option("--start-from", help="Checkpoint folder of the recipe that this one starts from.")
+        Path | None,
+        typer.Option(
+            "--start-from", help="Checkpoint folder, or file of weights, of the recipe that this one starts from."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop, checkpointed, after so many minutes.")] = None,
@@ -247,7 +250,8 @@ def search(
     data: Annotated[list[Path], typer.Option("--data", help="Folder of clean photographs; may be repeated.")],
     out: Annotated[Path, typer.Option("--out", help="Runs, table and curves; gone on from when present.")],
     start_from: Annotated[
-        Path | None, typer.Option("--start-from", help="Checkpoint folder that every candidate starts from.")
+        Path | None,
+        typer.Option("--start-from", help="Checkpoint folder, or file of weights, that every candidate starts from."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of each, instead of the recipe's number.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Of each in this call; the next goes on.")] = None,

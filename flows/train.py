@@ -34,6 +34,8 @@ CURVE_SCHEMA = pa.schema(
         ("lr", pa.float64()),
         ("seconds", pa.float64()),
         ("validation_psnr_db", pa.float64()),
+        ("adversarial_loss", pa.float64()),
+        ("discriminator_loss", pa.float64()),
     ]
 )
 

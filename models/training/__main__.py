@@ -14,7 +14,9 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of clean photographs")
     parser.add_argument("--out", type=Path, required=True, help="checkpoints and log; resumed from when present")
-    parser.add_argument("--start-from", type=Path, help="checkpoint folder of the recipe this one starts from")
+    parser.add_argument(
+        "--start-from", type=Path, help="checkpoint folder, or file of weights, of the recipe this one starts from"
+    )
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
     parser.add_argument("--device", help="cpu or cuda; cuda where there is one")
     parser.add_argument("--minutes", type=float, help="stop (checkpointed) after so many minutes")

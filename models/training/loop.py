@@ -1,4 +1,4 @@
-"""The one training loop for regression: seeded batches, bf16, warm-up / stable / decay, exact resume.
+"""The training loop: seeded batches, bf16, warm-up / stable / decay, exact resume; `train` is regression by it.
 
 Batch k is a function of (seed, k) alone, so a run that was killed and resumed sees what an uninterrupted one sees.
 The learning rate is constant until the decay starts; the checkpoint kept there (`stable.pt`) can be trained on with
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from models.training.corruption import Example
 from models.training.optimizer import ConvolutionMuon
 
 STABLE_CHECKPOINT = "stable.pt"
+Losses = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,10 @@ class LoopSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One line of a run's log: mean loss since the last line, and PSNR in dB on the validation set where measured."""
+    """One line of a run's log: mean losses since the last line, and PSNR in dB on the validation set where measured.
+
+    The generator's and the discriminator's adversarial losses are those of training with a discriminator.
+    """
 
     step: int
     steps: int
@@ -73,6 +77,8 @@ class Progress:
     lr: float
     seconds: float
     validation_psnr_db: float | None = None
+    adversarial_loss: float | None = None
+    discriminator_loss: float | None = None
 
 
 def charbonnier(output: Tensor, target: Tensor, *, weight: Tensor | None, epsilon: float = 1e-3) -> Tensor:
@@ -99,18 +105,49 @@ def train(
     Returns early, checkpointed, when `stop_after_seconds` have passed. `validate` returns a PSNR in dB; `observe` is
     told every line of the log.
     """
-    settings.out.mkdir(parents=True, exist_ok=True)
     network.to(settings.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = ConvolutionMuon(network, weight_decay=schedule.weight_decay)
-    parts: dict[str, Part] = {"network": network, "optimizer": optimizer}
+
+    def one_step(step: int) -> Losses:
+        example = on_device(batches(np.random.default_rng((seed, step))), settings.device)
+        with autocast(settings):
+            output = network(example.network_input)
+        loss = charbonnier(output.float(), example.target, weight=example.weight)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step(lr=schedule.lr(step), clip_norm=schedule.clip_norm)
+        return {"loss": float(loss.detach())}
+
+    return carry_out(
+        {"network": network, "optimizer": optimizer},
+        one_step=one_step,
+        schedule=schedule,
+        settings=settings,
+        validate=None if validate is None else lambda: validate(network),
+        observe=observe,
+    )
+
+
+def carry_out(
+    parts: Mapping[str, Part],
+    *,
+    one_step: Callable[[int], Losses],
+    schedule: Schedule,
+    settings: LoopSettings,
+    validate: Callable[[], float] | None = None,
+    observe: Callable[[Progress], None] | None = None,
+) -> int:
+    """Do `one_step(step)` up to `schedule.steps`, going on from the checkpoint of `parts`; return the steps done.
+
+    What a step returns is averaged, by name, from one line of the log to the next.
+    """
+    settings.out.mkdir(parents=True, exist_ok=True)
     step = resume(parts, path=settings.out / CHECKPOINT)
     started = saved = time.monotonic()
-    losses: list[float] = []
+    losses: list[Losses] = []
     with (settings.out / "log.jsonl").open("a") as log:
         while step < schedule.steps:
-            losses.append(
-                _step(network, optimizer, step=step, batches=batches, schedule=schedule, settings=settings, seed=seed)
-            )
+            losses.append(one_step(step))
             step += 1
             now = time.monotonic()
             if step % settings.log_every == 0 or step == schedule.steps:
@@ -118,10 +155,10 @@ def train(
                 line = Progress(
                     step=step,
                     steps=schedule.steps,
-                    loss=round(float(np.mean(losses)), 6),
                     lr=schedule.lr(step - 1),
                     seconds=round(now - started, 1),
-                    validation_psnr_db=round(validate(network), 3) if validate and due else None,
+                    validation_psnr_db=round(validate(), 3) if validate and due else None,
+                    **{name: round(float(np.mean([found[name] for found in losses])), 6) for name in losses[0]},
                 )
                 log.write(json.dumps(asdict(line)) + "\n")
                 log.flush()
@@ -139,23 +176,15 @@ def train(
     return step
 
 
-def _step(
-    network: nn.Module,
-    optimizer: ConvolutionMuon,
-    *,
-    step: int,
-    batches: Callable[[np.random.Generator], Example],
-    schedule: Schedule,
-    settings: LoopSettings,
-    seed: int,
-) -> float:
-    example = batches(np.random.default_rng((seed, step)))
-    network_input = example.network_input.to(settings.device, memory_format=torch.channels_last)
-    with torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16, enabled=settings.bf16):
-        output = network(network_input)
-    weight = None if example.weight is None else example.weight.to(settings.device)
-    loss = charbonnier(output.float(), example.target.to(settings.device), weight=weight)
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step(lr=schedule.lr(step), clip_norm=schedule.clip_norm)
-    return float(loss.detach())
+def on_device(example: Example, device: str) -> Example:
+    """Return the batch on a device, its input channels-last."""
+    return Example(
+        example.network_input.to(device, memory_format=torch.channels_last),
+        example.target.to(device),
+        None if example.weight is None else example.weight.to(device),
+    )
+
+
+def autocast(settings: LoopSettings) -> torch.autocast:
+    """Return the context in which networks run."""
+    return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16, enabled=settings.bf16)

@@ -10,6 +10,7 @@ from torch import nn
 from models.blocks import ResidualUNet, ResidualUpscaler
 from models.example_based.networks import OnSmoothFill, build_network
 from models.rl_restore.tool_training import Toolbox, ToolFaults
+from models.training.adversarial import AdversarialSettings
 from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, LostPixels, MildBlur, Mixture, Shrunk
 from models.training.loop import Schedule
 from models.training.photographs import PatchSettings
@@ -20,7 +21,8 @@ class Recipe:
     """How one weight file is made. `start_from` says which run it starts from, as arguments of this command.
 
     `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the networks
-    of `models.example_based` that correct a smooth fill; `toolbox` the twelve tools of RL-Restore.
+    of `models.example_based` that correct a smooth fill; `toolbox` the twelve tools of RL-Restore; `adversarial` None =
+    regression alone.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Recipe:
     example_network: str | None = None
     toolbox: bool = False
     start_from: str | None = None
+    adversarial: AdversarialSettings | None = None
 
     def network(self) -> nn.Module:
         """Return the recipe's network, freshly initialized from torch's global generator."""
@@ -84,6 +87,19 @@ RECIPES: tuple[Recipe, ...] = (
         widths=(32, 64, 96, 128),
         unshuffle=1,
         seed=3,
+    ),
+    # The pixels keep what regression found; what the discriminator adds is texture, where that left none.
+    Recipe(
+        id="fill-texture",
+        corruption=Holes(random_pixel_share=0.1),
+        patches=PatchSettings(side=128, batch=8, grey_share=0.35, tint_share=0.05),
+        schedule=Schedule(steps=6000, peak_lr=1e-4, warmup_steps=100, decay_share=0.3, clip_norm=1.0),
+        in_channels=4,
+        widths=(32, 64, 96, 128),
+        unshuffle=1,
+        seed=9,
+        start_from="fill",
+        adversarial=AdversarialSettings(adversarial_weight=0.01, matching_weight=0.02),
     ),
     Recipe(
         id="example-external",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from models.training.adversarial import train_adversarially
 from models.training.checkpoints import CHECKPOINT
 from models.training.loop import LoopSettings, Progress, train
 from models.training.photographs import Photographs
@@ -22,8 +25,8 @@ HELD_BACK = 20
 class RunSettings:
     """data: folders of clean photographs. out: checkpoints and log, resumed from when present.
 
-    start_from: checkpoint folder of the recipe this one starts from. steps: instead of the recipe's number.
-    minutes: stop (checkpointed) after so many. device: "cpu", "cuda" or None = CUDA where there is one.
+    start_from: checkpoint folder, or file of weights, of the recipe this one starts from. steps: instead of the
+    recipe's number. minutes: stop (checkpointed) after so many. device: "cpu", "cuda"; None = CUDA where there is one.
     """
 
     data: Sequence[Path]
@@ -45,10 +48,11 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     torch.manual_seed(recipe.seed)
     network = recipe.network()
     if settings.start_from and not (settings.out / CHECKPOINT).exists():
-        _start_from(network, folder=settings.start_from)
+        start_from(network, _weights_of(settings.start_from))
     photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
-    return train(
+    method = train if recipe.adversarial is None else partial(train_adversarially, adversarial=recipe.adversarial)
+    return method(
         network,
         batches=lambda rng: recipe.corruption(photographs.patches(recipe.patches, rng=rng), rng),
         schedule=schedule,
@@ -63,12 +67,17 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     )
 
 
-def _start_from(network: nn.Module, *, folder: Path) -> None:
-    path = folder / CHECKPOINT
+def _weights_of(place: Path) -> dict[str, Tensor]:
+    """Return the network's weights of a checkpoint folder, or of a file of weights as they are shipped."""
+    if place.suffix == ".safetensors" and place.is_file():
+        return {name: value.float() for name, value in load_file(place).items()}
+    path = place / CHECKPOINT
     if not path.is_file():
-        raise FileNotFoundError(f"start from: got {folder}, expected a run's folder with {CHECKPOINT} in it")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    start_from(network, state["network"])
+        raise FileNotFoundError(
+            f"start from: got {place}, expected a run's folder with {CHECKPOINT} in it or a file of weights"
+        )
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["network"]
+    return weights
 
 
 def start_from(network: nn.Module, weights: dict[str, Tensor]) -> None:

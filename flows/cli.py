@@ -217,6 +217,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop, checkpointed, after so many minutes.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; cuda where there is one.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop for good after so many validations without a better one.")
+    ] = None,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the finished weights and their card into this folder.")
     ] = None,
@@ -234,6 +237,7 @@ def train(
             steps=steps,
             minutes=minutes,
             device=device,
+            patience=patience,
             weights_folder=export,
             as_json=as_json,
         )

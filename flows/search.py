@@ -22,7 +22,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.line_chart import lines_svg
-from flows.train import read_log, tell
+from flows.train import tell
+from models.training.log import LOG, read_log
 
 RESULTS_SCHEMA = pa.schema(
     [
@@ -59,7 +60,7 @@ def try_candidate(*, recipe_id: str, values: Mapping[str, str], settings: Mappin
     (candidate,) = candidates(get_recipe(recipe_id), {name: [value] for name, value in values.items()})
     out, steps = Path(settings["out"]), int(settings["steps"])
     row = {"candidate": candidate.label, "values": json.dumps(dict(values)), "steps": 0, "error": None}
-    log = read_log(out / "log.jsonl")
+    log = read_log(out / LOG)
     if not log or log[-1]["step"] < steps:
         run = RunSettings(
             data=[Path(folder) for folder in settings["data"]],
@@ -73,7 +74,7 @@ def try_candidate(*, recipe_id: str, values: Mapping[str, str], settings: Mappin
             run_recipe(candidate.recipe, run, observe=tell)
         except (RuntimeError, ValueError) as error:  # such a network cannot be built, or does not fit the memory
             row["error"] = str(error).splitlines()[0]
-        log = read_log(out / "log.jsonl")
+        log = read_log(out / LOG)
     measured = [line["validation_psnr_db"] for line in log if line.get("validation_psnr_db") is not None]
     last = log[-1] if log else {}
     return {
@@ -90,7 +91,7 @@ def write_results(*, rows: Sequence[Mapping[str, Any]], folders: Mapping[str, st
     """Write the table as Parquet and the candidates' losses over their steps as a picture; return the table's path."""
     folder = Path(out)
     pq.write_table(pa.Table.from_pylist(list(rows), RESULTS_SCHEMA), folder / "results.parquet")
-    logs = {row["candidate"]: read_log(Path(folders[row["candidate"]]) / "log.jsonl") for row in rows}
+    logs = {row["candidate"]: read_log(Path(folders[row["candidate"]]) / LOG) for row in rows}
     lines = {
         f"{name}{_said(row)}": [(line["step"], line["loss"]) for line in log if math.isfinite(line["loss"])]
         for (name, log), row in zip(logs.items(), rows, strict=True)

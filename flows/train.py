@@ -8,11 +8,10 @@ from __future__ import annotations
 import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,11 +20,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.training_plot import curve_svg
+from models.training.log import LOG, Progress, has_settled, read_log, validations
 
-if TYPE_CHECKING:
-    from models.training.loop import Progress
-
-Observer = Callable[["Progress"], None]
+Observer = Callable[[Progress], None]
 _LISTENERS: list[Observer] = []
 CURVE_SCHEMA = pa.schema(
     [
@@ -42,7 +39,10 @@ CURVE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSummary:
-    """What a training run left behind. `exported`: sha256 of the weights written, None when the run is not finished."""
+    """What a training run left behind. `exported`: sha256 of the weights written, None when the run is not finished.
+
+    settled: it ended before its steps were done, since validations had stopped rising; the best one counts.
+    """
 
     recipe: str
     steps_done: int
@@ -50,6 +50,7 @@ class TrainingSummary:
     out: str
     curve: str
     validation_psnr_db: float | None
+    settled: bool
     exported: str | None
 
 
@@ -78,7 +79,7 @@ def export_weights(*, recipe_id: str, out: str, folder: str) -> str:
 @task(name="curve", cache_policy=NO_CACHE)
 def write_curve(*, recipe_id: str, out: str) -> str:
     """Write the log of a run as Parquet and as a picture beside it; return the path of the Parquet file."""
-    rows = read_log(Path(out) / "log.jsonl")
+    rows = read_log(Path(out) / LOG)
     table = pa.Table.from_pylist([{name: row.get(name) for name in CURVE_SCHEMA.names} for row in rows], CURVE_SCHEMA)
     target = Path(out) / "curve.parquet"
     pq.write_table(table, target)
@@ -95,6 +96,7 @@ def train(
     steps: int | None = None,
     minutes: float | None = None,
     device: str | None = None,
+    patience: int | None = None,
     weights_folder: str | None = None,
 ) -> TrainingSummary:
     """Train `recipe_id` on the photographs below `data`, going on from the checkpoint in `out` where there is one.
@@ -112,20 +114,23 @@ def train(
         "steps": steps,
         "minutes": minutes,
         "device": device,
+        "patience": patience,
     }
     done = train_recipe(recipe_id=recipe_id, settings=settings)
     curve = write_curve(recipe_id=recipe_id, out=out)
     sha256 = None
-    if weights_folder is not None and done >= wanted:
+    measured = validations(read_log(Path(out) / LOG))
+    settled = has_settled(measured, patience=patience)
+    if weights_folder is not None and (done >= wanted or settled):
         sha256 = export_weights(recipe_id=recipe_id, out=out, folder=weights_folder)
-    measured = [row["validation_psnr_db"] for row in read_log(Path(out) / "log.jsonl") if row.get("validation_psnr_db")]
     summary = TrainingSummary(
         recipe=recipe_id,
         steps_done=done,
         steps=wanted,
         out=out,
         curve=curve,
-        validation_psnr_db=measured[-1] if measured else None,
+        validation_psnr_db=_validation(measured, settled=settled),
+        settled=settled,
         exported=sha256,
     )
     lines = "\n".join(f"| {key} | {value} |" for key, value in asdict(summary).items())
@@ -133,12 +138,11 @@ def train(
     return summary
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log, in order of step; after a resume, a step that was done again counts once."""
-    if not path.is_file():
-        return []
-    rows = {row["step"]: row for row in map(json.loads, path.read_text().splitlines())}
-    return [rows[step] for step in sorted(rows)]
+def _validation(measured: list[tuple[int, float]], *, settled: bool) -> float | None:
+    values = [psnr for _, psnr in measured]
+    if not values:
+        return None
+    return max(values) if settled else values[-1]
 
 
 def listen(observer: Observer) -> Callable[[], None]:

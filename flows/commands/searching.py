@@ -16,7 +16,7 @@ from flows.cli import EXIT_OK, EXIT_SOME_FAILED, print_json
 from flows.engine import start_engine
 
 if TYPE_CHECKING:
-    from models.training.loop import Progress as LogLine
+    from models.training.log import Progress as LogLine
 
 
 def run(

@@ -15,7 +15,7 @@ from flows.cli import EXIT_OK, print_json
 from flows.engine import start_engine
 
 if TYPE_CHECKING:
-    from models.training.loop import Progress as LogLine
+    from models.training.log import Progress as LogLine
 
 
 def choose_recipe(recipe: str | None) -> str:
@@ -43,6 +43,7 @@ def run(
     steps: int | None,
     minutes: float | None,
     device: str | None,
+    patience: int | None,
     weights_folder: Path | None,
     as_json: bool,
 ) -> int:
@@ -75,6 +76,7 @@ def run(
                 steps=steps,
                 minutes=minutes,
                 device=device,
+                patience=patience,
                 weights_folder=None if weights_folder is None else str(weights_folder),
             )
     finally:
@@ -87,6 +89,8 @@ def run(
             console.print(f"validation PSNR {summary.validation_psnr_db:.2f} dB; curve: {summary.out}/curve.svg")
         if summary.exported is not None:
             console.print(f"weights written, sha256 {summary.exported[:16]}…; measure them with the benchmarks")
+        if summary.settled:
+            console.print("ended early: validation had stopped rising; what counts is best.pt")
         elif summary.steps_done < summary.steps:
             console.print("stopped for now: the same command goes on from here")
     return EXIT_OK

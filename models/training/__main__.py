@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
     parser.add_argument("--device", help="cpu or cuda; cuda where there is one")
     parser.add_argument("--minutes", type=float, help="stop (checkpointed) after so many minutes")
+    parser.add_argument("--patience", type=int, help="stop for good after so many validations without a better one")
     given = parser.parse_args()
     recipe = get_recipe(given.recipe)
     settings = RunSettings(
@@ -29,6 +30,7 @@ def main() -> None:
         steps=given.steps,
         minutes=given.minutes,
         device=given.device,
+        patience=given.patience,
     )
     done = run_recipe(recipe, settings)
     print(f"{recipe.id}: {done} steps in {given.out}")

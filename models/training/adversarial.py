@@ -27,7 +27,8 @@ from models.training.adversarial_losses import (
 from models.training.corruption import Example, torch_generator
 from models.training.discriminator import PatchDiscriminator
 from models.training.feature_losses import Extractor, matching_loss, perceptual_loss, style_loss
-from models.training.loop import LoopSettings, Losses, Progress, Schedule, autocast, carry_out, charbonnier, on_device
+from models.training.log import Progress
+from models.training.loop import LoopSettings, Losses, Schedule, autocast, carry_out, charbonnier, on_device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 CHECKPOINT = "last.pt"
+BEST_CHECKPOINT = "best.pt"
 
 
 class Part(Protocol):
@@ -34,3 +35,9 @@ def resume(parts: Mapping[str, Part], *, path: Path) -> int:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["step"])
+
+
+def finished(folder: Path) -> Path:
+    """Return the checkpoint whose weights count in the end: the best where a run kept it, else the last."""
+    best = folder / BEST_CHECKPOINT
+    return best if best.is_file() else folder / CHECKPOINT

@@ -8,6 +8,7 @@ more steps later, without paying for the warm-up or a wasted decay (Hu et al., "
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.training.checkpoints import CHECKPOINT, Part, resume, save
+from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Part, resume, save
 from models.training.corruption import Example
+from models.training.log import LOG, Progress, has_settled, read_log, validations
 from models.training.optimizer import ConvolutionMuon
 
 STABLE_CHECKPOINT = "stable.pt"
@@ -53,7 +55,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """Where and how to run: device, bf16 autocast, seconds between checkpoints, and when to stop for now."""
+    """Where and how to run: device, bf16 autocast, seconds between checkpoints, and when to stop for now.
+
+    patience: stop for good after so many validations that were not better than the best; `best.pt` keeps that one.
+    """
 
     out: Path
     device: str = "cpu"
@@ -62,23 +67,7 @@ class LoopSettings:
     log_every: int = 50
     validate_every: int = 1000
     stop_after_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """One line of a run's log: mean losses since the last line, and PSNR in dB on the validation set where measured.
-
-    The generator's and the discriminator's adversarial losses are those of training with a discriminator.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    lr: float
-    seconds: float
-    validation_psnr_db: float | None = None
-    adversarial_loss: float | None = None
-    discriminator_loss: float | None = None
+    patience: int | None = None
 
 
 def charbonnier(output: Tensor, target: Tensor, *, weight: Tensor | None, epsilon: float = 1e-3) -> Tensor:
@@ -139,14 +128,16 @@ def carry_out(
 ) -> int:
     """Do `one_step(step)` up to `schedule.steps`, going on from the checkpoint of `parts`; return the steps done.
 
+    Ends before when the time is up, or when validations have settled (which a resumed run finds in its log).
     What a step returns is averaged, by name, from one line of the log to the next.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     step = resume(parts, path=settings.out / CHECKPOINT)
+    measured = [(done, found) for done, found in validations(read_log(settings.out / LOG)) if done <= step]
     started = saved = time.monotonic()
     losses: list[Losses] = []
-    with (settings.out / "log.jsonl").open("a") as log:
-        while step < schedule.steps:
+    with (settings.out / LOG).open("a") as log:
+        while step < schedule.steps and not has_settled(measured, patience=settings.patience):
             losses.append(one_step(step))
             step += 1
             now = time.monotonic()
@@ -163,6 +154,12 @@ def carry_out(
                 log.write(json.dumps(asdict(line)) + "\n")
                 log.flush()
                 losses.clear()
+                if line.validation_psnr_db is not None:
+                    if settings.patience is not None and line.validation_psnr_db > max(
+                        (p for _, p in measured), default=-math.inf
+                    ):
+                        save(parts, step=step, path=settings.out / BEST_CHECKPOINT)
+                    measured.append((step, line.validation_psnr_db))
                 if observe is not None:
                     observe(line)
             if step == schedule.decay_start:

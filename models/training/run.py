@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.training.adversarial import train_adversarially
-from models.training.checkpoints import CHECKPOINT
-from models.training.loop import LoopSettings, Progress, train
+from models.training.checkpoints import CHECKPOINT, finished
+from models.training.example_sheet import EXAMPLES, save_examples
+from models.training.log import Progress
+from models.training.loop import LoopSettings, train
 from models.training.photographs import Photographs
 from models.training.recipes import Recipe
 from models.training.validation import mean_psnr_db, validation_examples
@@ -27,6 +29,7 @@ class RunSettings:
 
     start_from: checkpoint folder, or file of weights, of the recipe this one starts from. steps: instead of the
     recipe's number. minutes: stop (checkpointed) after so many. device: "cpu", "cuda"; None = CUDA where there is one.
+    patience: stop for good after so many validations without a better one; the best is what counts then.
     """
 
     data: Sequence[Path]
@@ -35,6 +38,7 @@ class RunSettings:
     steps: int | None = None
     minutes: float | None = None
     device: str | None = None
+    patience: int | None = None
 
 
 def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Progress], None] | None = None) -> int:
@@ -52,7 +56,7 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
     method = train if recipe.adversarial is None else partial(train_adversarially, adversarial=recipe.adversarial)
-    return method(
+    done = method(
         network,
         batches=lambda rng: recipe.corruption(photographs.patches(recipe.patches, rng=rng), rng),
         schedule=schedule,
@@ -60,18 +64,21 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
             out=settings.out,
             device=device,
             stop_after_seconds=None if settings.minutes is None else 60.0 * settings.minutes,
+            patience=settings.patience,
         ),
         seed=recipe.seed,
         validate=lambda trained: mean_psnr_db(trained, examples, device=device),
         observe=observe,
     )
+    save_examples(network, examples, path=settings.out / EXAMPLES, device=device)
+    return done
 
 
 def _weights_of(place: Path) -> dict[str, Tensor]:
     """Return the network's weights of a checkpoint folder, or of a file of weights as they are shipped."""
     if place.suffix == ".safetensors" and place.is_file():
         return {name: value.float() for name, value in load_file(place).items()}
-    path = place / CHECKPOINT
+    path = finished(place)
     if not path.is_file():
         raise FileNotFoundError(
             f"start from: got {place}, expected a run's folder with {CHECKPOINT} in it or a file of weights"

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from models.blocks import ResidualUNet
-from models.training.checkpoints import CHECKPOINT
+from models.training.checkpoints import CHECKPOINT, finished
 from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, LostPixels, MildBlur, Mixture
+from models.training.example_sheet import save_examples
 from models.training.export import export
 from models.training.loop import LoopSettings, Schedule, charbonnier, train
 from models.training.photographs import PatchSettings, Photographs
@@ -50,6 +51,56 @@ def test_a_resumed_run_ends_with_the_same_weights(photographs: Photographs, tmp_
     assert train(resumed, batches=batches, schedule=schedule, settings=goes_on, seed=5) == 8
     for first, second in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_a_run_that_no_longer_gains_ends_and_its_best_weights_count(tmp_path: Path) -> None:
+    given = iter([20.0, 21.0, 20.5, 20.9, 25.0])
+    kept: list[torch.Tensor] = []
+
+    def validate(network: torch.nn.Module) -> float:
+        kept.append(next(network.parameters()).detach().clone())
+        return next(given)
+
+    def run(network: ResidualUNet) -> int:
+        settings = LoopSettings(tmp_path, bf16=False, log_every=1, validate_every=1, patience=2)
+        return train(
+            network,
+            batches=flat,
+            schedule=Schedule(steps=50, warmup_steps=2),
+            settings=settings,
+            seed=1,
+            validate=validate,
+        )
+
+    assert run(small()) == 4
+    assert run(small()) == 4  # what has ended does not go on
+    assert len(kept) == 4
+    state = torch.load(finished(tmp_path), weights_only=True)
+    assert state["step"] == 2
+    assert torch.equal(next(iter(state["network"].values())), kept[1])
+
+
+def flat(rng: np.random.Generator) -> Example:
+    levels = torch.from_numpy(rng.random((2, 3, 16, 16)).astype(np.float32))
+    return Example(levels, levels.mean((2, 3), keepdim=True).expand_as(levels))
+
+
+def test_a_sheet_of_examples_shows_input_output_and_target(tmp_path: Path) -> None:
+    target = torch.zeros(2, 3, 16, 16)
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[:, :, :8] = 1.0
+    example = Example(torch.cat([target + 0.5, mask], dim=1), target, mask)
+
+    class White(torch.nn.Module):
+        def forward(self, entry: torch.Tensor) -> torch.Tensor:
+            return torch.ones_like(entry[:, :3])
+
+    save_examples(White(), [example, example], path=tmp_path / "examples.png", device="cpu")
+    sheet = cv2.imread(str(tmp_path / "examples.png"))
+    assert sheet is not None
+    assert sheet.shape == (40, 60, 3)
+    assert [int(sheet[4, column, 0]) for column in (4, 24, 44)] == [128, 255, 0]
+    assert int(sheet[12, 24, 0]) == 0  # what was known is put back
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 Each step the discriminator learns from the batch, then the generator: by its distance from the truth, by what the
 discriminator says, by the discriminator's features, and by those of any extractor. What is kept, validated and
 exported is the running mean of the generator's weights, since adversarial training does not settle. Where a batch has
-a weight (a hole), the truth is put back around it and the mask is part of what the discriminator sees.
+a weight (a hole), the truth is put back around it, the mask is part of what the discriminator sees, and only its scores
+of places with a part of the hole count (as in LaMa, Suvorov et al., WACV 2022: elsewhere true and made are the same).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.training.adversarial_losses import (
     Adversary,
@@ -148,8 +150,8 @@ class _Duel:
             made = self._made(example)
         real, fake = _seen(example.target, example), _seen(made, example)
         with autocast(self._settings):
-            scores = self._discriminator(torch.cat([real, fake])).chunk(2)
-        loss = discriminator_loss(*scores, kind=self._adversarial.kind)
+            told, denied = self._discriminator(torch.cat([real, fake])).chunk(2)
+        loss = discriminator_loss(_counted(told, example), _counted(denied, example), kind=self._adversarial.kind)
         every = self._adversarial.penalty_every
         if self._adversarial.penalty is None or step % every:
             return loss
@@ -171,7 +173,7 @@ class _Duel:
             fake, features = self._discriminator.judge(_seen(made, example))
             with torch.no_grad():
                 real, wanted = self._discriminator.judge(_seen(example.target, example))
-        fooled = generator_loss(real, fake, kind=weights.kind)
+        fooled = generator_loss(_counted(real, example), _counted(fake, example), kind=weights.kind)
         loss = weights.pixel_weight * pixel + weights.adversarial_weight * fooled
         if weights.matching_weight:
             loss = loss + weights.matching_weight * matching_loss(features, wanted)
@@ -193,8 +195,17 @@ def _around(output: Tensor, example: Example) -> Tensor:
 
 
 def _seen(pictures: Tensor, example: Example) -> Tensor:
-    """Return what a discriminator is shown: pictures, and the places that were missing."""
-    return pictures if example.weight is None else torch.cat([pictures, example.weight[:, :1]], dim=1)
+    """Return what a discriminator is shown: pictures in [-1, 1], and the places that were missing."""
+    centred = 2.0 * pictures - 1.0
+    return centred if example.weight is None else torch.cat([centred, example.weight[:, :1]], dim=1)
+
+
+def _counted(scores: Tensor, example: Example) -> Tensor:
+    """Return the scores (N,) of places in which something was missing; all where the whole picture is made."""
+    if example.weight is None:
+        return scores.flatten()
+    missing = functional.adaptive_max_pool2d(example.weight[:, :1], scores.shape[2:]) > 0
+    return scores[missing] if bool(missing.any()) else scores.flatten()
 
 
 def _follow(loss: Tensor, optimizer: torch.optim.Optimizer, *, clip: tuple[nn.Module, float] | None = None) -> None:

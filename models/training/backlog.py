@@ -94,7 +94,7 @@ NEEDS: tuple[Need, ...] = (
                 source="the aim; DnCNN-3 + 0.2",
             ),
         ),
-        command="lacuna train deblock --data DATA --out RUN --start-from RUN_OF_DENOISE",
+        command="lacuna train deblock --data DATA --out RUN --start-from models/weights/denoise.safetensors",
         recipe="deblock",
     ),
     Need(
@@ -107,7 +107,7 @@ NEEDS: tuple[Need, ...] = (
                 source="unsharp masking told σ",
             ),
         ),
-        command="lacuna train deblur --data DATA --out RUN --start-from RUN_OF_DENOISE",
+        command="lacuna train deblur --data DATA --out RUN --start-from models/weights/denoise.safetensors",
         recipe="deblur",
     ),
     Need(
@@ -148,7 +148,7 @@ NEEDS: tuple[Need, ...] = (
         weight="upscale-x2",
         value="the same, where the print is not so small",
         targets=(Target(metric="sr (PSNR dB)", levels=(("Set5 bicubic/x2", 37.53),), source="VDSR"),),
-        command="lacuna train upscale-x2 --data DATA --out RUN --steps N --start-from RUN_OF_X4",
+        command="lacuna train upscale-x2 --data DATA --out RUN --steps N --start-from models/weights/upscale-x4.safetensors",
         recipe="upscale-x2",
     ),
     Need(
@@ -161,7 +161,7 @@ NEEDS: tuple[Need, ...] = (
                 source="the released agent + 1 dB",
             ),
         ),
-        command="lacuna train all-in-one --data DATA --out RUN --steps N --start-from RUN_OF_DENOISE",
+        command="lacuna train all-in-one --data DATA --out RUN --steps N --start-from models/weights/denoise.safetensors",
         notes="8,000 steps more (Muon, 6e-4, an hour) reached 26.63 dB on the validation crops (shipped: 26.60), not "
         "shipped: it wants a larger network or less to do at once; the official agent is of 63 px patches of one "
         "kind of mixture only",
@@ -194,6 +194,19 @@ NEEDS: tuple[Need, ...] = (
         ),
         command="lacuna train example-external --data DATA --out RUN --steps N",
         recipe="example-external",
+    ),
+    Need(
+        weight="example-external-narrow",
+        value="the same, narrow: whether a network that knows less learns more from a picture",
+        targets=(),
+        command="lacuna train example-external-narrow --data DATA --out RUN --steps N",
+    ),
+    Need(
+        weight="fill-texture",
+        value="texture in holes that regression fills smoothly",
+        targets=(),
+        command="lacuna train fill-texture --data DATA --out RUN --start-from models/weights/fill.safetensors",
+        notes="TEXTURENOTE",
     ),
 )
 
@@ -232,7 +245,7 @@ def as_markdown(needs: tuple[Need, ...] = NEEDS) -> str:
         if not need.targets:
             lines.append(
                 f"| `{need.weight}` | {need.value} | no figure set yet | ({card.steps if card else 0}) | | "
-                f"`{need.command}`; {need.notes} |"
+                f"`{need.command}`{f'; {need.notes}' if need.notes else ''} |"
             )
         for target in need.targets:
             reached = target.reached(card.metrics if card else {})

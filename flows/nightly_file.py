@@ -180,8 +180,8 @@ def _strengths(value: Any, where: str) -> dict[str, float]:
 
 def _upscale(value: Any, where: str) -> dict[str, float]:
     # The others are switched off, since the defaults may have asked for one of them.
-    times = _one_of(*UPSCALERS.values())(value, where)
-    return {method: float(scale == times) for method, scale in UPSCALERS.items()}
+    times = _one_of(2, 4)(value, where)
+    return {method: float(method == f"upscale-x{times}") for method in UPSCALERS}
 
 
 # The keys are the long options of `lacuna restore`, with underscores: (option of the run, how its value is read).

@@ -16,7 +16,7 @@ POLICY = "rules"
 # For noise, blur and compression that came together.
 MIXED_METHOD = "all-in-one"
 # Methods that enlarge, and how many times; one of them is applied only when its strength is given.
-UPSCALERS = {"upscale-x2": 2, "upscale-x4": 4}
+UPSCALERS = {"upscale-x2": 2, "upscale-x4": 4, "deep-image-prior-x4": 4, "deep-image-prior-x8": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

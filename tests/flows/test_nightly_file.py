@@ -47,7 +47,10 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
     assert (first.source, first.destination) == (str(tmp_path / "in/a"), str(tmp_path / "out/a"))
     assert (first.options.workers, first.options.strengths) == (3, (("denoise", 0.5),))
     assert (second.source, second.options.workers, second.options.allow_colour) == ("s3://in/b", 1, True)
-    assert dict(second.options.strengths) == {"denoise": 0.5, "deblur": 0.0, "upscale-x2": 1.0, "upscale-x4": 0.0}
+    strengths = dict(second.options.strengths)
+    assert (strengths.pop("upscale-x2"), strengths.pop("denoise")) == (1.0, 0.5)
+    assert "upscale-x4" in strengths
+    assert set(strengths.values()) == {0.0}
 
 
 def test_a_collection_enlarges_otherwise_than_the_defaults(tmp_path: Path) -> None:

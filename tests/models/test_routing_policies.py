@@ -12,7 +12,7 @@ from models.registry import get_method
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, inputs_size, load_gain_network, predict_gains, shipped_thresholds
 from models.routing.policies import PREDICTED_GAIN, Fixed, PredictedGain, Rules, get_policy
-from models.routing.rules import RoutingOptions, plan_for
+from models.routing.rules import UPSCALERS, RoutingOptions, plan_for
 from models.routing.treatments import TREATMENTS, gain_db, squared_error
 from models.routing.trial_evidence import trial_window
 from models.routing.trials import with_trials
@@ -99,11 +99,13 @@ def test_a_method_that_was_switched_off_is_passed_over() -> None:
     assert [step.strength for step in half.steps] == [0.5]
 
 
-def test_filling_and_enlarging_stay_with_the_rules() -> None:
-    options = RoutingOptions(strengths=(("upscale-x2", 1.0),))
+@pytest.mark.parametrize("method", UPSCALERS)
+def test_filling_and_enlarging_stay_with_the_rules(method: str) -> None:
+    options = RoutingOptions(strengths=((method, 1.0),))
     policy = PredictedGain(thresholds=THRESHOLDS)
     plan = policy.plan(FAULTY, scratches(0.02), options=options, gains=expected(denoise=(2.0, 0.3)))
-    assert steps(plan) == ["fill", "denoise", "upscale-x2"]
+    assert steps(plan) == ["fill", "denoise", method]
+    assert get_method(method).card.scale == UPSCALERS[method]
 
 
 def test_rules_look_at_no_gain_but_record_them() -> None:

@@ -148,7 +148,8 @@ NEEDS: tuple[Need, ...] = (
         weight="upscale-x2",
         value="the same, where the print is not so small",
         targets=(Target(metric="sr (PSNR dB)", levels=(("Set5 bicubic/x2", 37.53),), source="VDSR"),),
-        command="lacuna train upscale-x2 --data DATA --out RUN --steps N --start-from models/weights/upscale-x4.safetensors",
+        command="lacuna train upscale-x2 --data DATA --out RUN --steps N "
+        "--start-from models/weights/upscale-x4.safetensors",
         recipe="upscale-x2",
     ),
     Need(
@@ -161,7 +162,8 @@ NEEDS: tuple[Need, ...] = (
                 source="the released agent + 1 dB",
             ),
         ),
-        command="lacuna train all-in-one --data DATA --out RUN --steps N --start-from models/weights/denoise.safetensors",
+        command="lacuna train all-in-one --data DATA --out RUN --steps N "
+        "--start-from models/weights/denoise.safetensors",
         notes="8,000 steps more (Muon, 6e-4, an hour) reached 26.63 dB on the validation crops (shipped: 26.60), not "
         "shipped: it wants a larger network or less to do at once; the official agent is of 63 px patches of one "
         "kind of mixture only",
@@ -206,7 +208,7 @@ NEEDS: tuple[Need, ...] = (
         value="texture in holes that regression fills smoothly",
         targets=(),
         command="lacuna train fill-texture --data DATA --out RUN --start-from models/weights/fill.safetensors",
-        notes="nothing shipped yet; 150 steps take 3 minutes of a busy core, and the discriminator has hardly begun by then",
+        notes="nothing shipped yet; 150 steps take 3 minutes of a busy core, and the discriminator has hardly begun",
     ),
 )
 

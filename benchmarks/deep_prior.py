@@ -95,9 +95,6 @@ class Watched:
             self.curve.append((iteration, psnr_db(output, self.clean), psnr_db(candidate, self.clean)))
         return replace(verdict, stop=False)
 
-    def wait_again(self, iteration: int) -> None:
-        self.rule.wait_again(iteration)
-
 
 def curve(path: Path, *, sigma: float, iterations: int, crop_px: int | None) -> dict[str, Any]:
     """Return the PSNR along a fit, its peaks, and what the rule of `deep-image-prior-denoise` picks."""

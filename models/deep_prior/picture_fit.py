@@ -20,8 +20,6 @@ from models.deep_prior.stopping import StoppingRule, Verdict
 StopReason = Literal["iterations", "seconds", "rule", "caller", "interrupt", "diverged"]
 # Streams of random numbers that must differ although they come from one seed.
 _PERTURBATION_STREAM = 1_000_003
-# How much smaller the steps are after each refinement.
-_REFINING = 0.2
 _SOURCE_STREAM = 3_000_017
 
 
@@ -151,7 +149,6 @@ class PictureFit:
         self._best: Tensor | None = None
         self._best_iteration = 0
         self._best_due: int | None = None
-        self._refinements = 0 if preset.stop is None else preset.stop.refinements
         self._seconds = 0.0
 
     def next_source(self) -> Tensor:
@@ -216,21 +213,11 @@ class PictureFit:
             return "caller"
         if not math.isfinite(self.losses[-1]) and self._way_back is None:
             return "diverged"
-        if verdict.stop and not self._refined(iteration):
+        if verdict.stop:
             return "rule"
         if self.settings.seconds is not None and self._seconds >= self.settings.seconds:
             return "seconds"
         return "iterations" if iteration >= self.settings.iterations else None
-
-    def _refined(self, iteration: int) -> bool:
-        """Whether the fit goes on in smaller steps instead of stopping."""
-        if self._refinements == 0 or self.task.rule is None:
-            return False
-        self._refinements -= 1
-        self.task.rule.wait_again(iteration)
-        for group in self.optimizer.param_groups:
-            group["lr"] *= _REFINING
-        return True
 
     def _keep(self, output: Tensor, *, iteration: int) -> Verdict:
         if not math.isfinite(self.losses[-1]):

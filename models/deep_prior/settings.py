@@ -53,15 +53,13 @@ class StopSettings:
     """When to stop without the true picture.
 
     "held-out" keeps `fraction` of the known pixels from the fit (inpainting); "variance" watches a window of outputs,
-    "moving-variance" the same without the window's memory (denoising). `refinements`: so often, the rate is divided by
-    five where the rule would stop, and the fit goes on.
+    "moving-variance" the same without the window's memory (denoising).
     """
 
     rule: Literal["held-out", "variance", "moving-variance"]
     patience: int = 1000
     window: int = 100
     fraction: float = 0.05
-    refinements: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

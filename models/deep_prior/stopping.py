@@ -34,10 +34,6 @@ class StoppingRule(Protocol):
         """Judge the raw `output` of an iteration and the `candidate` result (which may be a running mean)."""
         ...
 
-    def wait_again(self, iteration: int) -> None:
-        """Begin its patience anew: the fit goes on otherwise from here."""
-        ...
-
 
 @dataclass(slots=True)
 class _Lowest:
@@ -52,9 +48,6 @@ class _Lowest:
             self.score, self.iteration = score, iteration
             return Verdict(best=True, score=score)
         return Verdict(stop=iteration - self.iteration >= self.patience, score=score)
-
-    def wait_again(self, iteration: int) -> None:
-        self.iteration = iteration
 
 
 class HeldOutPixels:
@@ -74,10 +67,6 @@ class HeldOutPixels:
             return Verdict()
         error = ((candidate - self._observed) * self._held_out).square().sum() / self._count
         return self._lowest.see(float(error), iteration=iteration)
-
-    def wait_again(self, iteration: int) -> None:
-        """Begin its patience anew."""
-        self._lowest.wait_again(iteration)
 
 
 class WindowedVariance:
@@ -111,10 +100,6 @@ class WindowedVariance:
         variance = mean_square - float((self._sum / self._window).square().mean())
         return replace(self._lowest.see(max(variance, 0.0), iteration=iteration), of_output=True)
 
-    def wait_again(self, iteration: int) -> None:
-        """Begin its patience anew."""
-        self._lowest.wait_again(iteration)
-
 
 @dataclass(slots=True)
 class MovingVariance:
@@ -147,10 +132,6 @@ class MovingVariance:
         if self._seen < 2.0 / self.rate:
             return Verdict()
         return replace(self._lowest.see(self._variance, iteration=iteration), of_output=True)
-
-    def wait_again(self, iteration: int) -> None:
-        """Begin its patience anew."""
-        self._lowest.wait_again(iteration)
 
 
 def hold_out(missing: Tensor, *, fraction: float, seed: int) -> Tensor:

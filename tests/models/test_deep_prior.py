@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -341,9 +340,6 @@ def test_a_running_mean_is_taken_when_it_has_reached_the_best_output() -> None:
             means.append(candidate)
             return Verdict(best=iteration == 10, of_output=self.of_output)
 
-        def wait_again(self, iteration: int) -> None:
-            raise AssertionError("nothing is refined here")
-
     for of_output, taken in ((True, 14), (False, 10)):
         means: list[Tensor] = []
         BestAtTen.of_output = of_output  # type: ignore[attr-defined]
@@ -355,36 +351,3 @@ def test_a_running_mean_is_taken_when_it_has_reached_the_best_output() -> None:
     early = fit(WholePicture(picture()), preset=small(12, smoothing=0.8), seed=0, rule=BestAtTen())
     assert early.best_iteration == 10
     assert torch.equal(early.image, means[11])
-
-
-def test_where_the_rule_would_stop_a_fit_can_go_on_in_smaller_steps() -> None:
-    class NeverBetter:
-        """Stops three iterations after the last time that it was told to wait."""
-
-        since = 0
-
-        def judge(self, output: Tensor, *, candidate: Tensor, iteration: int) -> Verdict:
-            return Verdict(best=iteration == 1, stop=iteration - self.since >= 3)
-
-        def wait_again(self, iteration: int) -> None:
-            self.since = iteration
-
-    preset = replace(small(30), stop=StopSettings(rule="held-out", refinements=2))
-    result = fit(WholePicture(picture()), preset=preset, seed=0, rule=NeverBetter())
-    assert (result.iterations, result.stopped_by) == (9, "rule")
-    # As long as nothing is refined, the same fit.
-    whole = fit(WholePicture(picture()), preset=small(9), seed=0)
-    assert result.losses[:3] == whole.losses[:3]
-    assert result.losses[4] != whole.losses[4]
-
-
-@pytest.mark.parametrize("rule", [WindowedVariance(window=2, patience=4), MovingVariance(rate=0.9, patience=4)])
-def test_rules_wait_again(rule: WindowedVariance | MovingVariance) -> None:
-    outputs = [picture() * n**2 for n in range(1, 30)]  # ever further apart: never better than at first
-    stops = []
-    for iteration, output in enumerate(outputs, start=1):
-        if rule.judge(output, candidate=output, iteration=iteration).stop:
-            stops.append(iteration)
-            rule.wait_again(iteration)
-    assert len(stops) >= 4
-    assert {after - before for before, after in pairwise(stops)} == {4}

@@ -114,10 +114,12 @@ def test_a_fit_of_a_like_picture_is_a_better_start_than_none() -> None:
 
 
 def test_several_pictures_fitted_together_are_as_alone_and_end_by_themselves() -> None:
-    preset = replace(small(40), stop=StopSettings(rule="held-out", patience=15))
+    # Few iterations: roundings grow, and later it would depend on them which iteration was the best.
+    preset = replace(small(20), stop=StopSettings(rule="held-out", patience=5))
     images = torch.cat([picture(), picture().flip(2), 1 - picture()])
     missing = torch.cat([holes(share=share) for share in (0.2, 0.5, 0.8)])
     together = inpaint_all(images, missing, preset=preset, seed=0, together=3)
+    assert {result.stopped_by for result in together} == {"rule", "iterations"}
     for index, result in enumerate(together):
         alone = inpaint(images[index : index + 1], missing[index : index + 1], preset=preset, seed=0)
         assert result.losses == pytest.approx(alone.losses, rel=0.05)

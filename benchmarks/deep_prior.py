@@ -138,6 +138,7 @@ def fill(data: Path, name: str, *, preset: Preset) -> dict[str, Any]:
         "published_db": PUBLISHED_FILL.get(name),
         "iterations": result.iterations,
         "best_iteration": result.best_iteration,
+        "restored": result.restored,
         "stopped_by": result.stopped_by,
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -23,7 +23,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.line_chart import lines_svg
 from flows.train import tell
-from models.training.log import LOG, read_log
+from models.training.log import LOG, read_log, validations
 
 RESULTS_SCHEMA = pa.schema(
     [
@@ -75,7 +75,7 @@ def try_candidate(*, recipe_id: str, values: Mapping[str, str], settings: Mappin
         except (RuntimeError, ValueError) as error:  # such a network cannot be built, or does not fit the memory
             row["error"] = str(error).splitlines()[0]
         log = read_log(out / LOG)
-    measured = [line["validation_psnr_db"] for line in log if line.get("validation_psnr_db") is not None]
+    measured = list(validations(log).values())
     last = log[-1] if log else {}
     return {
         **row,

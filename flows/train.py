@@ -129,20 +129,13 @@ def train(
         steps=wanted,
         out=out,
         curve=curve,
-        validation_psnr_db=_validation(measured, settled=settled),
+        validation_psnr_db=max(measured.values()) if settled else next(reversed(measured.values()), None),
         settled=settled,
         exported=sha256,
     )
     lines = "\n".join(f"| {key} | {value} |" for key, value in asdict(summary).items())
     create_markdown_artifact(markdown=f"| training | |\n|---|---|\n{lines}", key=f"train-{recipe_id.replace('_', '-')}")
     return summary
-
-
-def _validation(measured: list[tuple[int, float]], *, settled: bool) -> float | None:
-    values = [psnr for _, psnr in measured]
-    if not values:
-        return None
-    return max(values) if settled else values[-1]
 
 
 def listen(observer: Observer) -> Callable[[], None]:

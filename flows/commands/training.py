@@ -90,7 +90,7 @@ def run(
         if summary.exported is not None:
             console.print(f"weights written, sha256 {summary.exported[:16]}…; measure them with the benchmarks")
         if summary.settled:
-            console.print("ended early: validation had stopped rising; what counts is best.pt")
+            console.print("ended early: validation had stopped rising; the checkpoint is the best one")
         elif summary.steps_done < summary.steps:
             console.print("stopped for now: the same command goes on from here")
     return EXIT_OK

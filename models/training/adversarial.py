@@ -107,10 +107,12 @@ def train_adversarially(
         for turn in range(adversarial.discriminator_steps):
             rng = np.random.default_rng((seed, step, turn) if turn else (seed, step))
             example = on_device(batches(rng), settings.device)
-            judged = duel.discriminator_loss(example, step=step, rng=rng)
+            # The last batch's pictures are what the generator learns from too.
+            output = duel.output(example, learning=turn == adversarial.discriminator_steps - 1)
+            judged = duel.discriminator_loss(example, output.detach(), step=step, rng=rng)
             _follow(judged, optimizers["discriminator_optimizer"])
         with _frozen(discriminator):
-            loss, pixel, fooled = duel.generator_loss(example)
+            loss, pixel, fooled = duel.generator_loss(example, output)
             _follow(loss, optimizers["optimizer"], clip=(generator, schedule.clip_norm))
         with torch.no_grad():
             for mean, value in zip(averaged.state_dict().values(), generator.state_dict().values(), strict=True):
@@ -144,11 +146,15 @@ class _Duel:
         self._generator, self._discriminator = generator, discriminator
         self._adversarial, self._extractor, self._settings = adversarial, extractor, settings
 
-    def discriminator_loss(self, example: Example, *, step: int, rng: np.random.Generator) -> Tensor:
+    def output(self, example: Example, *, learning: bool) -> Tensor:
+        """Return what the generator makes of a batch."""
+        with torch.set_grad_enabled(learning), autocast(self._settings):
+            made: Tensor = self._generator(example.network_input)
+        return made.float()
+
+    def discriminator_loss(self, example: Example, output: Tensor, *, step: int, rng: np.random.Generator) -> Tensor:
         """Return what the discriminator is to lower."""
-        with torch.no_grad():
-            made = self._made(example)
-        real, fake = _seen(example.target, example), _seen(made, example)
+        real, fake = _seen(example.target, example), _seen(example.completed(output), example)
         with autocast(self._settings):
             told, denied = self._discriminator(torch.cat([real, fake])).chunk(2)
         loss = discriminator_loss(_counted(told, example), _counted(denied, example), kind=self._adversarial.kind)
@@ -162,13 +168,11 @@ class _Duel:
             penalty = gradient_penalty(self._discriminator, real, fake, generator=torch_generator(rng))
         return loss + every * self._adversarial.penalty_weight * penalty
 
-    def generator_loss(self, example: Example) -> tuple[Tensor, Tensor, Tensor]:
+    def generator_loss(self, example: Example, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the generator is to lower, and its parts: the distance of pixels, and what it is not believed."""
         weights = self._adversarial
-        with autocast(self._settings):
-            output = self._generator(example.network_input).float()
         pixel = charbonnier(output, example.target, weight=example.weight)
-        made = _around(output, example)
+        made = example.completed(output)
         with autocast(self._settings):
             fake, features = self._discriminator.judge(_seen(made, example))
             with torch.no_grad():
@@ -182,16 +186,6 @@ class _Duel:
         if self._extractor is not None and weights.style_weight:
             loss = loss + weights.style_weight * style_loss(self._extractor, made, example.target)
         return loss, pixel.detach(), fooled.detach()
-
-    def _made(self, example: Example) -> Tensor:
-        with autocast(self._settings):
-            output = self._generator(example.network_input)
-        return _around(output.float(), example)
-
-
-def _around(output: Tensor, example: Example) -> Tensor:
-    """Return the output with the truth put back where the batch's weight does not ask for it."""
-    return output if example.weight is None else torch.lerp(example.target, output, example.weight)
 
 
 def _seen(pictures: Tensor, example: Example) -> Tensor:

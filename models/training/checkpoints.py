@@ -35,9 +35,3 @@ def resume(parts: Mapping[str, Part], *, path: Path) -> int:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["step"])
-
-
-def finished(folder: Path) -> Path:
-    """Return the checkpoint whose weights count in the end: the best where a run kept it, else the last."""
-    best = folder / BEST_CHECKPOINT
-    return best if best.is_file() else folder / CHECKPOINT

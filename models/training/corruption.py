@@ -29,6 +29,15 @@ class Example:
     target: Tensor
     weight: Tensor | None = None
 
+    def completed(self, output: Tensor) -> Tensor:
+        """Return `output` where the loss counts, and the truth elsewhere, as methods put back what is known."""
+        return output if self.weight is None else torch.lerp(self.target, output, self.weight)
+
+    def first(self, count: int) -> Example:
+        """Return the first pictures of the batch."""
+        weight = None if self.weight is None else self.weight[:count]
+        return Example(self.network_input[:count], self.target[:count], weight)
+
 
 Corruption = Callable[[Tensor, np.random.Generator], Example]
 

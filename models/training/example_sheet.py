@@ -26,18 +26,13 @@ def save_examples(network: nn.Module, examples: Sequence[Example], *, path: Path
     """Write PNG rows of input, output and target, the first pictures of each batch; the network is left training."""
     network.eval()
     rows = []
-    for example in examples[:_SHOWN]:
-        output = network(example.network_input[:_GIVEN].to(device)).float().cpu()
+    for example in (batch.first(_GIVEN) for batch in examples[:_SHOWN]):
+        output = network(example.network_input.to(device)).float().cpu()
         given = functional.interpolate(example.network_input[:1, :3], size=example.target.shape[2:], mode="nearest")
-        shown = [given[0], _inside(output[:1], example)[0], example.target[0]]
+        shown = [given[0], example.completed(output)[0], example.target[0]]
         rows.append(np.concatenate([_levels(planes) for planes in shown], axis=1))
     network.train()
     cv2.imwrite(str(path), np.concatenate(rows)[:, :, ::-1])
-
-
-def _inside(output: Tensor, example: Example) -> Tensor:
-    """Return the first output where the loss counts, the truth elsewhere, as methods put back what is known."""
-    return output if example.weight is None else torch.lerp(example.target[:1], output, example.weight[:1])
 
 
 def _levels(planes: Tensor) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from models.blocks import LEAK
-from models.training.checkpoints import finished
+from models.training.checkpoints import CHECKPOINT
 from models.training.recipes import Recipe, get_recipe
 from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
 
@@ -23,7 +23,7 @@ LICENCE = "Apache-2.0; part of the training photographs carries no stated licenc
 def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
     """Write the weights of a checkpoint folder as fp16 safetensors; earlier metrics move to the card's notes."""
     recipe = get_recipe(recipe_id)
-    state = torch.load(finished(checkpoint), map_location="cpu", weights_only=True)
+    state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
     network = recipe.network()
     network.load_state_dict(state["network"], strict=True)
     previous = ""

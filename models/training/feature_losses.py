@@ -1,6 +1,6 @@
 """Distances between pictures by the features of a network: perceptual, style, and matching of a discriminator's.
 
-An extractor is any function from pictures (B, 3, H, W) in [0, 1] to feature maps; `layers_of` makes one of a network
+An extractor is any function from pictures (B, 3, H, W) in [0, 1] to feature maps; `LayersOf` makes one of a network
 and the names of its layers, such as a classifier whose weights are on this machine, or one of ours.
 """
 

@@ -36,14 +36,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def validations(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
-    """Return (step, PSNR in dB) of the lines that have one."""
-    return [(row["step"], row["validation_psnr_db"]) for row in rows if row.get("validation_psnr_db") is not None]
+def validations(rows: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Return the PSNR in dB by step, of the lines that have one."""
+    return {row["step"]: row["validation_psnr_db"] for row in rows if row.get("validation_psnr_db") is not None}
 
 
-def has_settled(measured: Sequence[tuple[int, float]], *, patience: int | None) -> bool:
-    """Whether the last `patience` validations were none of them better than the best before; None = never."""
+def has_settled(measured: Mapping[int, float], *, patience: int | None) -> bool:
+    """Whether the last `patience` validations (by step) were none of them better than the best before; None = never."""
     if patience is None or not measured:
         return False
-    best = max(range(len(measured)), key=lambda index: measured[index][1])
-    return len(measured) - 1 - best >= patience
+    best = max(measured, key=lambda step: measured[step])
+    return sum(step > best for step in measured) >= patience

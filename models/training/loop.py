@@ -57,7 +57,7 @@ class Schedule:
 class LoopSettings:
     """Where and how to run: device, bf16 autocast, seconds between checkpoints, and when to stop for now.
 
-    patience: stop for good after so many validations that were not better than the best; `best.pt` keeps that one.
+    patience: stop for good, and go back to the best (`best.pt`), after so many validations that were not better.
     """
 
     out: Path
@@ -128,12 +128,13 @@ def carry_out(
 ) -> int:
     """Do `one_step(step)` up to `schedule.steps`, going on from the checkpoint of `parts`; return the steps done.
 
-    Ends before when the time is up, or when validations have settled (which a resumed run finds in its log).
-    What a step returns is averaged, by name, from one line of the log to the next.
+    Ends before when the time is up, or, back at the best, when validations have settled (which the log says to a run
+    that is resumed). What a step returns is averaged, by name, from one line of the log to the next.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     step = resume(parts, path=settings.out / CHECKPOINT)
-    measured = [(done, found) for done, found in validations(read_log(settings.out / LOG)) if done <= step]
+    measured = validations(read_log(settings.out / LOG))
+    best = settings.out / BEST_CHECKPOINT
     started = saved = time.monotonic()
     losses: list[Losses] = []
     with (settings.out / LOG).open("a") as log:
@@ -151,15 +152,13 @@ def carry_out(
                     validation_psnr_db=round(validate(), 3) if validate and due else None,
                     **{name: round(float(np.mean([found[name] for found in losses])), 6) for name in losses[0]},
                 )
+                if line.validation_psnr_db is not None:
+                    if line.validation_psnr_db > max(measured.values(), default=-math.inf):
+                        save(parts, step=step, path=best)
+                    measured[step] = line.validation_psnr_db
                 log.write(json.dumps(asdict(line)) + "\n")
                 log.flush()
                 losses.clear()
-                if line.validation_psnr_db is not None:
-                    if settings.patience is not None and line.validation_psnr_db > max(
-                        (p for _, p in measured), default=-math.inf
-                    ):
-                        save(parts, step=step, path=settings.out / BEST_CHECKPOINT)
-                    measured.append((step, line.validation_psnr_db))
                 if observe is not None:
                     observe(line)
             if step == schedule.decay_start:
@@ -169,6 +168,8 @@ def carry_out(
                 saved = now
             if settings.stop_after_seconds is not None and now - started > settings.stop_after_seconds:
                 break
+    if has_settled(measured, patience=settings.patience) and best.is_file():
+        step = resume(parts, path=best)
     save(parts, step=step, path=settings.out / CHECKPOINT)
     return step
 

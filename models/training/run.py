@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.training.adversarial import train_adversarially
-from models.training.checkpoints import CHECKPOINT, finished
+from models.training.checkpoints import CHECKPOINT
 from models.training.example_sheet import EXAMPLES, save_examples
 from models.training.log import Progress
 from models.training.loop import LoopSettings, train
@@ -78,7 +78,7 @@ def _weights_of(place: Path) -> dict[str, Tensor]:
     """Return the network's weights of a checkpoint folder, or of a file of weights as they are shipped."""
     if place.suffix == ".safetensors" and place.is_file():
         return {name: value.float() for name, value in load_file(place).items()}
-    path = finished(place)
+    path = place / CHECKPOINT
     if not path.is_file():
         raise FileNotFoundError(
             f"start from: got {place}, expected a run's folder with {CHECKPOINT} in it or a file of weights"

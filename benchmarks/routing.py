@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.rl_restore import official_pairs
+from benchmarks.rl_restore_pairs import official_pairs
 from models.degradations import old_photo
 from models.degradations.recipes import get_recipe
 from models.degradations.rendering import from_batch, to_batch

@@ -16,7 +16,7 @@ from torch import Tensor
 from models.method import to_planes
 from models.rl_restore.networks import AGENT_SIDE
 
-# More were not better (`python -m benchmarks.rl_restore --views 5`), and cost as much as restoring their pixels.
+# More were not better (`python -m benchmarks.rl_restore_views`), and cost as much as restoring their pixels.
 MOST_CROPS = 6
 Indices = npt.NDArray[np.int64]
 

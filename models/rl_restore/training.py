@@ -30,6 +30,7 @@ from models.rl_restore.episodes import Greedy, Replay, play, psnr_db
 from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COUNT, Agent, ToolchainNetwork, told_of
 from models.rl_restore.tool_training import ToolFaults
 from models.training.checkpoints import CHECKPOINT, Part, resume, save
+from models.training.corruption import MixtureOfSeverity
 from models.training.photographs import PatchSettings, Photographs
 from models.training.run import HELD_BACK
 
@@ -95,12 +96,8 @@ class Patches:
         single = int(rng.binomial(count, self._share))
         order = rng.permutation(TOOL_COUNT)
         faulty = [self._faults.of_tool(clean[n : n + 1], int(order[n % TOOL_COUNT]), rng) for n in range(single)]
-        choices = mixtures.combinations(severity)
-        for n in range(single, count):
-            patch = clean[n : n + 1]
-            for operator in mixtures.of_levels(choices[int(rng.integers(len(choices)))], rng):
-                patch = operator.apply(patch).clamp(0, 1)
-            faulty.append(patch.mul(255).round().div(255))
+        mixture = MixtureOfSeverity(severity)
+        faulty += [mixture.of_patch(clean[n : n + 1], rng) for n in range(single, count)]
         degraded = torch.cat(faulty)
         kept = psnr_db(degraded, clean) <= _TOO_GOOD_DB
         return degraded[kept], clean[kept]

@@ -239,6 +239,23 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True)
+class MixtureOfSeverity:
+    """RL-Restore's mixtures of one severity, which its agent and the networks it is measured against learn from."""
+
+    severity: mixtures.Severity = "moderate"
+
+    def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
+        return Example(torch.cat([self.of_patch(patch[None], rng) for patch in clean]), clean)
+
+    def of_patch(self, patch: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return one degraded patch (1, 3, H, W), clipped and rounded to 8 bits."""
+        choices = mixtures.combinations(self.severity)
+        for operator in mixtures.of_levels(choices[int(rng.integers(len(choices)))], rng):
+            patch = operator.apply(patch).clamp(0, 1)
+        return patch.mul(255).round().div(255)
+
+
+@dataclass(frozen=True, slots=True)
 class Shrunk:
     """MATLAB's antialiased bicubic at 1 / `scale`, most of it rounded to 8 bits as files are; the target is the patch.
 

@@ -48,8 +48,8 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
 
 
 def _network_text(recipe: Recipe) -> str:
-    if recipe.toolbox:
-        return "Toolbox(): tools 1-12 of RL-Restore"
+    if recipe.rl_restore is not None:
+        return f"models.rl_restore.baselines.NETWORKS[{recipe.rl_restore!r}]"
     if recipe.example_network is not None:
         return f"OnSmoothFill({recipe.example_network}, channels=3)"
     first = f"scale={recipe.scale}" if recipe.scale > 1 else f"in_channels={recipe.in_channels}"

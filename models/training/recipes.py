@@ -9,9 +9,20 @@ from torch import nn
 
 from models.blocks import ResidualUNet, ResidualUpscaler
 from models.example_based.networks import OnSmoothFill, build_network
-from models.rl_restore.tool_training import Toolbox, ToolFaults
+from models.rl_restore.baselines import NETWORKS
+from models.rl_restore.tool_training import ToolFaults
 from models.training.adversarial import AdversarialSettings
-from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Holes, LostPixels, MildBlur, Mixture, Shrunk
+from models.training.corruption import (
+    BlindJpeg,
+    BlindNoise,
+    Corruption,
+    Holes,
+    LostPixels,
+    MildBlur,
+    Mixture,
+    MixtureOfSeverity,
+    Shrunk,
+)
 from models.training.loop import Schedule
 from models.training.photographs import PatchSettings
 
@@ -21,8 +32,8 @@ class Recipe:
     """How one weight file is made. `start_from` says which run it starts from, as arguments of this command.
 
     `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the networks
-    of `models.example_based` that correct a smooth fill; `toolbox` the twelve tools of RL-Restore; `adversarial` None =
-    regression alone.
+    of `models.example_based` that correct a smooth fill; `rl_restore` the tools of RL-Restore or one of the networks it
+    is measured against; `adversarial` None = regression alone.
     """
 
     id: str
@@ -36,14 +47,14 @@ class Recipe:
     unshuffle: int = 2
     scale: int = 1
     example_network: str | None = None
-    toolbox: bool = False
+    rl_restore: str | None = None
     start_from: str | None = None
     adversarial: AdversarialSettings | None = None
 
     def network(self) -> nn.Module:
         """Return the recipe's network, freshly initialized from torch's global generator."""
-        if self.toolbox:
-            return Toolbox()
+        if self.rl_restore is not None:
+            return NETWORKS[self.rl_restore]()
         if self.example_network is not None:
             return OnSmoothFill(build_network(self.example_network, channels=3, seed=self.seed))
         if self.scale > 1:
@@ -134,8 +145,20 @@ RECIPES: tuple[Recipe, ...] = (
         corruption=ToolFaults(),
         patches=PatchSettings(side=63, batch=36, half_scale_share=0.5),
         schedule=Schedule(steps=20000, peak_lr=1e-3, decay_share=0.7),
-        toolbox=True,
+        rl_restore="tools",
         seed=8,
+    ),
+    # What a single network makes of the mixtures that the agent learns from: moderate ones, as in the paper.
+    *(
+        Recipe(
+            id=f"rl-restore-{name}",
+            corruption=MixtureOfSeverity(),
+            patches=PatchSettings(side=63, batch=16, half_scale_share=0.5),
+            schedule=Schedule(steps=20000, peak_lr=5e-4, warmup_steps=200, decay_share=0.7, clip_norm=1.0),
+            rl_restore=name,
+            seed=10,
+        )
+        for name in ("vdsr", "vdsr-s", "dncnn", "single", "owan")
     ),
     # Patches of the large picture: 64 px of the small one, whose deepest level is at a quarter of that.
     Recipe(

@@ -9,7 +9,8 @@
 in dB of floats over all values against the clean picture every 20 iterations, of the raw output and of the running
 mean, and the iteration that the stopping rule picks (it never sees the clean picture, and does not stop the curve).
 `fill`: the 11 pictures with half of the pixels missing that the authors publish, PSNR in dB of the 8-bit grey picture,
-known pixels put back. `enlarge`: shrunk by Pillow's Lanczos, PSNR of the Y channel, 16-235, without the border of 4 px.
+known pixels put back; `fill` and `biharmonic` beside it. `enlarge`: shrunk by Pillow's Lanczos, PSNR of the Y channel,
+16-235, without the border of 4 px; Pillow's bicubic and `upscale-x4` beside it.
 Each picture's line is added to FILE when it is done, and a picture that FILE has already is left out.
 """
 
@@ -44,6 +45,7 @@ from models.deep_prior.settings import (
 )
 from models.deep_prior.stopping import StoppingRule, Verdict, WindowedVariance
 from models.device import keep_freed_memory
+from models.run import Runner, RunSettings
 from models.training.photographs import read_rgb
 
 EVERY = 20
@@ -133,6 +135,13 @@ def fill(data: Path, name: str, *, preset: Preset) -> dict[str, Any]:
     began = time.perf_counter()
     result = inpaint(masked, missing, preset=preset, seed=SEED)
     rounded = result.image.mul(255).round().div(255)
+    seconds = round(time.perf_counter() - began, 1)
+    levels, gaps = masked[0, 0].mul(255).round().byte().numpy(), missing[0, 0].bool().numpy()
+    runner = Runner(RunSettings(device="cpu", precision="float32"))
+    others = {}
+    for method_id in ("fill", "biharmonic"):
+        (filled,) = runner.apply(method_id, [levels], masks=[gaps])
+        others[f"{method_id}_db"] = round(psnr_db(torch.from_numpy(filled) / 255.0, clean[0, 0]), 2)
     return {
         "psnr_db": round(psnr_db(rounded, clean), 2),
         "published_db": PUBLISHED_FILL.get(name),
@@ -140,7 +149,8 @@ def fill(data: Path, name: str, *, preset: Preset) -> dict[str, Any]:
         "best_iteration": result.best_iteration,
         "restored": result.restored,
         "stopped_by": result.stopped_by,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": seconds,
+        **others,
     }
 
 
@@ -153,13 +163,20 @@ def enlarged(path: Path, *, factor: int) -> dict[str, Any]:
     observed = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255.0
     began = time.perf_counter()
     result = enlarge(observed, factor=factor, preset=UPSCALE_4 if factor == 4 else UPSCALE_8, seed=SEED)
+    seconds = round(time.perf_counter() - began, 1)
+    others = {}
+    if factor == 4:
+        runner = Runner(RunSettings(device="cpu", precision="float32"))
+        (learned,) = runner.apply("upscale-x4", [np.array(small)])
+        others["upscale_x4_y_db"] = round(_psnr_y(learned, pixels, border=factor), 2)
     plain = np.array(small.resize((clean.shape[3], clean.shape[2]), Image.Resampling.BICUBIC))
     found = result.image[0].permute(1, 2, 0).mul(255).round().byte().numpy()
     return {
         "psnr_y_db": round(_psnr_y(found, pixels, border=factor), 2),
         "bicubic_y_db": round(_psnr_y(plain, pixels, border=factor), 2),
+        **others,
         "iterations": result.iterations,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": seconds,
     }
 
 

@@ -180,6 +180,8 @@ class PictureFit:
         verdict = Verdict()
         if self._way_back is not None and self._way_back.fell(self.network, loss=loss):
             self._restored += 1
+            for group in self.optimizer.param_groups:
+                group["lr"] *= self.settings.backtrack_rate
         else:
             verdict = self._keep(output, iteration=iteration)
             self.optimizer.step()

@@ -22,7 +22,8 @@ class FitSettings:
 
     `perturbation`: σ of the noise added to the source anew in each iteration. `smoothing`: the result is the running
     mean that keeps this share of itself per iteration (0 = the latest output). `backtrack_db`: when the PSNR to the
-    observation falls by more than this in one iteration, the parameters of the one before come back (None = never).
+    observation falls by more than this in one iteration, the parameters of the one before come back (None = never), and
+    the learning rate goes down to `backtrack_rate` of itself, so that a picture finds the rate it can bear.
     `autoencode_every`: so often, the output becomes the source, which the output is held to with `autoencode_weight`
     (0 = never; Alkhouri et al., "Image Reconstruction via Autoencoding Sequential Deep Image Prior", NeurIPS 2024).
     `seconds`: a second budget beside `iterations`; it makes results depend on the machine.
@@ -35,6 +36,7 @@ class FitSettings:
     perturbation: float = 0.0
     smoothing: float = 0.0
     backtrack_db: float | None = None
+    backtrack_rate: float = 1.0
     autoencode_every: int = 0
     autoencode_weight: float = 1.0
     seconds: float | None = None
@@ -42,6 +44,8 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ValueError(f"FitSettings: got {self.iterations} iterations, expected at least 1")
+        if not 0.0 < self.backtrack_rate <= 1.0:
+            raise ValueError(f"FitSettings: got a backtrack_rate of {self.backtrack_rate}, expected above 0 to 1")
         if not 0.0 <= self.smoothing < 1.0:
             raise ValueError(f"FitSettings: got a smoothing of {self.smoothing}, expected 0 to below 1")
         if self.autoencode_every and self.source != "picture":
@@ -157,7 +161,7 @@ PUBLISHED: dict[str, Preset] = {
 # Our own: the published network with a running mean, ten times its rate and held-out pixels that say when to stop.
 FILL = Preset(
     network=_SMOOTH,
-    fit=FitSettings(iterations=4000, perturbation=0.03, smoothing=0.99, backtrack_db=5.0),
+    fit=FitSettings(iterations=4000, perturbation=0.03, smoothing=0.99, backtrack_db=5.0, backtrack_rate=0.95),
     stop=StopSettings(rule="held-out", patience=600),
 )
 FILL_FAST = Preset(

@@ -256,6 +256,21 @@ def test_a_fall_brings_real_copies_of_the_parameters_back() -> None:
     assert way_back.fell(network, loss=float("nan"))
 
 
+def test_each_fall_lowers_the_learning_rate() -> None:
+    preset = small(12, backtrack_db=1e-6, backtrack_rate=0.5)
+    fitted = picture_fit.PictureFit(
+        picture_fit.FitTask(term=WholePicture(picture()), seed=0), preset=preset, layout=torch.contiguous_format
+    )
+    rate = fitted.optimizer.param_groups[0]["lr"]
+    output = torch.full((1, 1, 32, 32), 0.5)
+    for loss in (0.1, 0.2, 0.05, 0.3):  # the second and the fourth are worse
+        fitted.settle(output, loss=loss, seconds=0.0)
+    assert fitted.result().restored == 2
+    assert fitted.optimizer.param_groups[0]["lr"] == pytest.approx(rate / 4)
+    with pytest.raises(ValueError, match="backtrack_rate"):
+        small(backtrack_rate=0.0)
+
+
 def test_the_caller_can_stop_and_gets_the_best_so_far() -> None:
     result = fit(WholePicture(picture()), preset=small(50), seed=0, progress=lambda told: told.iteration < 7)
     assert (result.iterations, result.stopped_by) == (7, "caller")

@@ -22,6 +22,10 @@ from models.types import DegradationEstimate
 Purpose = Literal["denoise", "deblock", "deblur", "mixed", "fill", "colour", "upscale"]
 
 
+# Of methods whose weights were trained here.
+LEARNED_LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodCard:
     """What a method is for, where it comes from, and what running it takes.

@@ -19,13 +19,12 @@ from models.example_based.blind_spot import BlindSpotSettings, fill_with_blind_s
 from models.example_based.faithful import FaithfulSettings, fill_faithfully
 from models.example_based.learning import Budget, LearningResult
 from models.example_based.networks import OnSmoothFill, build_network
-from models.method import Context, MethodCard, PlainMethod, required_mask, without_repeated_planes
+from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, required_mask, without_repeated_planes
 
 LICENCE = "Apache-2.0 (written anew from a description; nothing learned beforehand)"
 # Tiles are at least four times as large, 512 px: what lies further than a tile away has no influence.
 CONTEXT_PX = 128
 PATCH_PX = 8
-LEARNED_LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
 WIDE, NARROW = "deep_wide_denoise", "deep_denoise"
 # Weights of both, and what they cost in multiplications.
 WEIGHTS = {WIDE: "example-external", NARROW: "example-external-narrow"}

@@ -18,16 +18,15 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from models.estimation.estimate import estimate_with_evidence
-from models.method import Context, MethodCard, PlainMethod
+from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, gains_of
-from models.routing.rules import Thresholds, shows_fault
-from models.routing.treatments import TREATMENTS
+from models.routing.rules import Thresholds, shows_faults_of
+from models.routing.treatments import MIXTURE, TREATMENTS
 from models.routing.trial_evidence import TRIAL_SIDE, trial_corner, trial_evidence
 from models.shares import FloatArray, Shares
 from models.types import DegradationEstimate, Estimated, Gain
 
-MIXED = "all-in-one"
 REGION_PX = 128
 # Regions overlap by half, but there are never more than this many of a picture: each takes 0.05 s to look at.
 STEP_PX, MOST_REGIONS = 64, 144
@@ -106,11 +105,10 @@ def _shown(gain: Gain, *, estimate: DegradationEstimate, region: bool) -> bool:
     all, 12 of 1,303 regions of 55 clean pictures would be treated, all of them as mixtures. So it must show any part of
     it there, or its gain be surer than others need to be, since many regions of severe mixtures show none.
     """
-    mixture = gain.treatment == (MIXED,)
+    mixture = gain.treatment == MIXTURE
     if mixture and not region:
         return True
-    methods = ("denoise", "deblock", "deblur") if mixture else gain.treatment
-    shown = any(shows_fault(estimate, method_id=name, thresholds=Thresholds()) for name in methods)
+    shown = shows_faults_of(estimate, treatment=gain.treatment, thresholds=Thresholds())
     return shown or (mixture and gain.gain_db > gain.uncertainty_db)
 
 
@@ -147,7 +145,7 @@ def _card(method_id: str, *, title: str, paper: str) -> MethodCard:
         title=title,
         paper=paper,
         purpose="mixed",
-        licence="Apache-2.0 (code and weights; see the weight card for the training pictures)",
+        licence=LEARNED_LICENCE,
         half_precision=False,
         weights=WEIGHTS,
         gmac_per_megapixel=GMAC_PER_MEGAPIXEL,

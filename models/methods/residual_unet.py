@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from models.blocks import LEAK, ResidualUNet, pull_push
 from models.deconvolution import believed_sigma, deconvolution_entry
-from models.method import Context, MethodCard, PlainMethod, required_mask
+from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, required_mask
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
-LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
 GMAC_PER_MEGAPIXEL = 132.5
 CONTEXT_PX = 24
 # Weights of before docs/decisions/0013.
@@ -97,7 +96,7 @@ def _card(
         title=title,
         paper=PAPER,
         purpose=purpose,
-        licence=LICENCE,
+        licence=LEARNED_LICENCE,
         needs_mask=needs_mask,
         size_multiple=8,
         context_px=context_px,

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from models.blocks import ResidualUpscaler
-from models.method import Context, MethodCard, PlainMethod
+from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod
 
 PAPER = (
     "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021, and Shi et al., "
     "Efficient Sub-Pixel CNN, CVPR 2016"
 )
-LICENCE = "Apache-2.0 (code and weights; see the weight card for the training pictures)"
 CONTEXT_PX = 24
 
 
@@ -47,7 +46,7 @@ def _upscaler(scale: int, *, gmac_per_megapixel: float) -> Upscaler:
             title=f"Enlargement {scale} times, with the detail that plain enlargement lacks",
             paper=PAPER,
             purpose="upscale",
-            licence=LICENCE,
+            licence=LEARNED_LICENCE,
             scale=scale,
             size_multiple=4,
             context_px=CONTEXT_PX,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from models.estimation.patches import FloatArray
 from models.routing.gain_thresholds import GainThresholds
+from models.routing.treatments import MIXTURE, TREATMENTS
 
 LARGEST_HARM_DB = 0.1
 # What may happen to held-back pictures: no clean one touched, this share harmed, this share of the clean ones doubted.
@@ -28,7 +29,8 @@ _REVIEWS_DB = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 20.0)
 class Predictions:
     """Expected gains and their deviations, (N, treatments) in dB.
 
-    shown: (N, treatments), whether the estimate shows the fault that a treatment is for; None = it is not asked.
+    shown: (N, treatments), whether the estimate shows the fault that a treatment is for, of a mixture any; None = it is
+    not asked.
     """
 
     gains: FloatArray
@@ -48,13 +50,14 @@ class Outcome:
 
 def decide(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np.int64]:
     """Return the chosen treatment of every picture (N,), -1 = untouched; as `models.routing.policies.PredictedGain`."""
-    sure = predicted.gains - np.array(thresholds.doubts, np.float32) * predicted.deviations > thresholds.least_gain_db
-    worth = np.where(sure, predicted.gains, -np.inf)
-    best = worth.argmax(axis=1)
-    kept = sure.any(axis=1)
+    surely = predicted.gains - np.array(thresholds.doubts, np.float32) * predicted.deviations
+    allowed = surely > thresholds.least_gain_db
     if predicted.shown is not None:
-        kept &= predicted.shown[np.arange(len(best)), best]
-    return np.where(kept, best, -1)
+        mixture = np.array([treatment == MIXTURE for treatment in TREATMENTS])
+        best = np.arange(len(TREATMENTS)) == surely.argmax(axis=1)[:, None]
+        allowed &= predicted.shown | (mixture & best)
+    chosen = np.where(allowed, surely, -np.inf).argmax(axis=1)
+    return np.where(allowed.any(axis=1), chosen, -1)
 
 
 def doubted(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np.bool_]:

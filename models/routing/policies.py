@@ -1,7 +1,7 @@
 """Routing as a family of policies behind one interface: estimate, scratches, options and gains to a plan.
 
     rules            a table of conditions on the estimate
-    predicted-gain   the treatment that is expected to bring most, where that is sure
+    predicted-gain   the treatment that surely brings most, where its fault is seen
     soft             all treatments in shares that follow their expected gains, where one is sure to gain
     regional         the same in every region of a picture by itself: for damage that differs from place to place
     agent            RL-Restore's agent looks at every picture and chooses up to three of its own tools, or none
@@ -20,7 +20,8 @@ from typing import Protocol
 
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.rules import POLICY as RULES
-from models.routing.rules import RoutingOptions, plan_around, plan_for, shows_fault
+from models.routing.rules import RoutingOptions, plan_around, plan_for, shows_faults_of
+from models.routing.treatments import MIXTURE
 from models.types import DEFAULT_POLICY, DegradationEstimate, Gain, Plan, ScratchReport, Step, Treatment
 
 PREDICTED_GAIN = DEFAULT_POLICY
@@ -99,10 +100,11 @@ def _shipped_thresholds() -> GainThresholds:
 
 @dataclass(frozen=True, slots=True)
 class PredictedGain:
-    """The treatment with the highest expected gain among those that surely gain something; none = untouched.
+    """The treatment with the highest sure gain, where that is worth anything; none = untouched.
 
-    two_witnesses: besides, the estimate must show the fault that it treats, as strong as the rules treat it from. What
-    is learned may be sure and wrong about a texture unlike all it has seen.
+    two_witnesses: only of treatments whose fault the estimate shows, as strong as the rules treat it from. What is
+    learned may be sure and wrong about a texture unlike all it has seen. The parts of a mixture hide each other: one of
+    them must be seen only where another treatment is expected to bring more.
     """
 
     thresholds: GainThresholds = field(default_factory=_shipped_thresholds)
@@ -118,11 +120,19 @@ class PredictedGain:
         gains: Sequence[Gain] = (),
     ) -> Plan:
         allowed = [gain for gain in gains if all(options.strength(method) > 0.0 for method in gain.treatment)]
-        sure = [gain for gain in allowed if self.thresholds.sure_gain_db(gain) > self.thresholds.least_gain_db]
-        best = max(sure, key=lambda gain: gain.gain_db, default=None)
-        unseen = best is not None and self.two_witnesses and not _shown(best, estimate=estimate, options=options)
+        surely = self.thresholds.sure_gain_db
+        sure = [gain for gain in allowed if surely(gain) > self.thresholds.least_gain_db]
+        best = max(sure, key=surely, default=None)
+        seen = [
+            gain
+            for gain in sure
+            if not self.two_witnesses
+            or (gain is best and gain.treatment == MIXTURE)
+            or shows_faults_of(estimate, treatment=gain.treatment, thresholds=options.thresholds)
+        ]
+        chosen = max(seen, key=surely, default=None)
+        unseen = best if chosen is None else None
         likely = max(allowed, key=lambda gain: gain.gain_db, default=None)
-        chosen = None if unseen else best
         return plan_around(
             () if chosen is None else _steps(chosen, options=options, estimate=estimate),
             estimate,
@@ -130,7 +140,7 @@ class PredictedGain:
             options=options,
             policy=self.name,
             gains=gains,
-            untouched_reason=_reason_to_leave(best if unseen else likely, unseen=unseen),
+            untouched_reason=_reason_to_leave(unseen or likely, unseen=unseen is not None),
             doubt=None if chosen is not None else self._doubt(likely),
         )
 
@@ -183,10 +193,6 @@ class FindsOut:
     ) -> Plan:
         step = Step(method_id=self.method_id, strength=options.strength(self.method_id), reason=self.reason)
         return plan_around((step,), estimate, scratches, options=options, policy=self.name, gains=gains)
-
-
-def _shown(gain: Gain, *, estimate: DegradationEstimate, options: RoutingOptions) -> bool:
-    return all(shows_fault(estimate, method_id=method, thresholds=options.thresholds) for method in gain.treatment)
 
 
 def _steps(gain: Gain, *, options: RoutingOptions, estimate: DegradationEstimate) -> tuple[Step, ...]:

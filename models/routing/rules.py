@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from models.types import DegradationEstimate, Estimated, Gain, Plan, ScratchReport, Step
+from models.routing.treatments import MIXTURE, SINGLE_FAULTS
+from models.types import DegradationEstimate, Estimated, Gain, Plan, ScratchReport, Step, Treatment
 
 POLICY = "rules"
 # For noise, blur and compression that came together.
@@ -244,6 +245,13 @@ def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Th
         "deblur": blur is not None and blur >= thresholds.blur_sigma_px,
     }
     return seen.get(method_id, True)
+
+
+def shows_faults_of(estimate: DegradationEstimate, *, treatment: Treatment, thresholds: Thresholds) -> bool:
+    """Whether all that a treatment is for is estimated so, or any of it for a mixture, whose parts hide each other."""
+    if treatment == MIXTURE:
+        return any(shows_faults_of(estimate, treatment=(fault,), thresholds=thresholds) for fault in SINGLE_FAULTS)
+    return all(shows_fault(estimate, method_id=method, thresholds=thresholds) for method in treatment)
 
 
 def plan_for(

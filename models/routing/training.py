@@ -28,7 +28,7 @@ from models.routing.gain_damage import KINDS
 from models.routing.gain_data import Examples, clean_evidence, make_examples
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, inputs_size
-from models.routing.rules import Thresholds, plan_for, shows_fault
+from models.routing.rules import Thresholds, plan_for, shows_faults_of
 from models.routing.treatments import TREATMENTS
 from models.training.export import DATA
 from models.types import DegradationEstimate, Estimated, ScratchReport
@@ -149,7 +149,7 @@ def shown_by(evidence: FloatArray) -> npt.NDArray[np.bool_]:
     """Return of every row of evidence and every treatment whether the estimate shows its fault, (N, treatments)."""
     limits = Thresholds()
     rows = [
-        [shows_fault(estimate, method_id=method, thresholds=limits) for method in _METHODS]
+        [shows_faults_of(estimate, treatment=treatment, thresholds=limits) for treatment in TREATMENTS]
         for estimate in estimates_of(evidence)
     ]
     return np.array(rows)

@@ -14,9 +14,9 @@ from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import GainNetwork, GainSettings, gains_of
 from models.routing.policies import PredictedGain
 from models.routing.rules import RoutingOptions
-from models.routing.training import TrainingSettings, calibrate, predict, train
+from models.routing.training import TrainingSettings, calibrate, estimates_of, predict, train
 from models.routing.treatments import TREATMENTS
-from tests.models.test_routing import estimate, scratches
+from tests.models.test_routing import scratches
 
 COUNT = len(TREATMENTS)
 
@@ -81,15 +81,20 @@ def test_thresholds_touch_no_clean_picture_though_it_costs_gain() -> None:
     assert not doubted(clean, chosen).any()
 
 
-def test_a_decision_of_arrays_is_that_of_the_policy() -> None:
+@pytest.mark.parametrize("two_witnesses", [True, False])
+def test_a_decision_of_arrays_is_that_of_the_policy(two_witnesses: bool) -> None:
+    torch.manual_seed(0)
     network = GainNetwork(GainSettings(inputs=ESTIMATE_SIZE)).eval()
-    torch.nn.init.normal_(network.members[0][-1].bias, std=3.0)
-    evidence = np.random.default_rng(0).normal(0, 2, (50, evidence_size())).astype(np.float32)
+    for member in network.members:
+        torch.nn.init.normal_(member[-1].weight, std=1.0)
+    evidence = np.random.default_rng(0).normal(0, 2, (200, evidence_size())).astype(np.float32)
     thresholds = GainThresholds(doubts=(0.4, 0.2, 0.8, 0.0), least_gain_db=0.1, review_db=0.5)
-    policy, predicted = PredictedGain(thresholds=thresholds), predict(network, evidence, two_witnesses=False)
-    faulty = estimate(noise_sigma=(9.0, 0.1), jpeg_quality=(30.0, 0.1), blur_sigma_px=(1.5, 0.1))
-    rows = zip(decide(predicted, thresholds), doubted(predicted, thresholds), strict=True)
-    for (index, unsure), gains in zip(rows, gains_of(evidence, network=network), strict=True):
-        plan = policy.plan(faulty, scratches(), options=RoutingOptions(), gains=gains)
+    policy = PredictedGain(thresholds=thresholds, two_witnesses=two_witnesses)
+    predicted = predict(network, evidence, two_witnesses=two_witnesses)
+    chosen, unsure = decide(predicted, thresholds), doubted(predicted, thresholds)
+    assert len(set(chosen.tolist())) >= 3
+    rows = zip(chosen, unsure, estimates_of(evidence), gains_of(evidence, network=network), strict=True)
+    for index, doubtful, seen, gains in rows:
+        plan = policy.plan(seen, scratches(), options=RoutingOptions(), gains=gains)
         assert [step.method_id for step in plan.steps] == ([] if index < 0 else list(TREATMENTS[index]))
-        assert plan.needs_review == unsure
+        assert plan.needs_review == doubtful

@@ -87,6 +87,21 @@ def test_a_fault_that_the_estimate_does_not_show_is_left_for_review() -> None:
     assert steps(alone.plan(estimate(), scratches(), options=options, gains=gains)) == ["denoise"]
 
 
+def test_the_next_best_whose_fault_is_seen_is_taken_instead() -> None:
+    policy = PredictedGain(thresholds=THRESHOLDS)
+
+    def plan(gains: tuple[Gain, ...], *, noise: float) -> list[str]:
+        seen = estimate(noise_sigma=(noise, 0.9), jpeg_quality=(100.0, 0.9), blur_sigma_px=(0.0, 0.9))
+        return steps(policy.plan(seen, scratches(), options=RoutingOptions(), gains=gains))
+
+    compressed = expected(deblock=(2.0, 0.5), denoise=(1.5, 0.5), all_in_one=(1.0, 0.3))
+    assert plan(compressed, noise=20.0) == ["denoise"]
+    assert plan(expected(deblock=(2.0, 0.5), all_in_one=(1.0, 0.3)), noise=20.0) == ["all-in-one"]
+    # Of a mixture a part must be seen, unless nothing is expected to bring more.
+    assert plan(compressed, noise=0.0) == []
+    assert plan(expected(deblock=(2.0, 0.5), all_in_one=(3.0, 0.3)), noise=0.0) == ["all-in-one"]
+
+
 def test_without_predictions_nothing_is_done() -> None:
     assert planned(()).untouched
     assert "Nothing is known" in planned(()).reason

@@ -45,8 +45,8 @@ PUBLISHED = (
 def chains(trained: dict[str, Path]) -> Iterator[tuple[str, ToolchainNetwork]]:
     """Yield every agent with its tools: the authors', ours, and those of runs."""
     states = {}
-    if missing_weights("rl-restore") is None:
-        states["released"] = published_tensors("rl-restore")
+    if missing_weights("rl-restore-released") is None:
+        states["released"] = published_tensors("rl-restore-released")
     if "rl-restore" in weight_names():
         states["ours"] = load_weights("rl-restore")
     for name, folder in trained.items():

@@ -20,7 +20,7 @@ from models.rl_restore.networks import LARGEST_STEPS, STOP, TOOL_COUNT, Memory, 
 
 ALL_TOOLS = tuple(range(1, TOOL_COUNT + 1))
 FEWER_TOOLS = (3, 4, 6)
-_CHOSEN_ON = 96
+_CHOSEN_ON = 48
 _ORDERS = 16
 
 

@@ -42,7 +42,7 @@ def voted_chain(network: ToolchainNetwork, crops: Tensor) -> Chain:
 def compare_views(data: Path, *, count: int) -> None:
     """Print the mean gain on whole pictures for several ways to show them to the agent."""
     network = ToolchainNetwork().eval().requires_grad_(False)
-    network.load_state_dict(published_tensors("rl-restore"), strict=True)
+    network.load_state_dict(published_tensors("rl-restore-released"), strict=True)
     gains: dict[str, list[float]] = {}
     for index, path in enumerate(sorted((data / "test" / "CBSD68").glob("*.png"))[: count * len(SEVERITIES)]):
         made = get_recipe(f"rl-restore/{SEVERITIES[index % len(SEVERITIES)]}").apply(read_rgb(path), seed=index)
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5, help="pictures a severity")
     arguments = parser.parse_args()
     os.environ.setdefault(SETTING, str(arguments.data / "parity"))
-    reason = missing_weights("rl-restore")
+    reason = missing_weights("rl-restore-released")
     if reason:
         parser.error(reason)
     with torch.inference_mode():

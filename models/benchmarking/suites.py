@@ -169,9 +169,9 @@ SUITES: tuple[Suite, ...] = (
             *_official_rl_restore(),
             *_crossed([_PHOTOGRAPHS], ("rl-restore/mild", "rl-restore/moderate", "rl-restore/severe"), RGB),
         ),
-        methods=("all-in-one", "denoise", "deblock", "deblur", "nlm", "unsharp", "lacuna"),
+        methods=("all-in-one", "rl-restore", "denoise", "deblock", "deblur", "nlm", "unsharp", "lacuna"),
         note="One tool per picture; the oracle says what choosing it per picture is worth. lacuna plans several steps.",
-        if_available=("rl-restore",),
+        if_available=("rl-restore-released",),
     ),
     Suite(
         id="old-photo-synthetic",

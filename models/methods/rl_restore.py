@@ -16,19 +16,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.method import Context, MethodCard, PlainMethod
+from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod
 from models.published.catalogue import SETTING, tensors_of
 from models.rl_restore.chain import Chain, apply_chains, decide
 from models.rl_restore.crops import crops_of_picture, crops_of_planes
 from models.rl_restore.networks import CONTEXT_PX, ToolchainNetwork
 
-WEIGHTS = "rl-restore"
 
-
-@lru_cache(maxsize=2)
-def _agent_and_tools(_folder: str) -> ToolchainNetwork:
+@lru_cache(maxsize=4)
+def _agent_and_tools(weights: str, _folder: str) -> ToolchainNetwork:
     network = ToolchainNetwork()
-    network.load_state_dict(tensors_of(WEIGHTS), strict=True)
+    network.load_state_dict(tensors_of(weights), strict=True)
     return network.eval().requires_grad_(False)
 
 
@@ -49,7 +47,7 @@ class Toolchain(PlainMethod):
 
     def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
         """Return the chain for the picture: 1-12 are tools, 13 is stop. Raises WeightsError without weights."""
-        network = _agent_and_tools(os.environ.get(SETTING, ""))
+        network = _agent_and_tools(str(self.card.weights), os.environ.get(SETTING, ""))
         with torch.inference_mode():
             crops = crops_of_picture(image)
             return tuple(float(action) for action in decide(network, crops, owners=[0] * len(crops))[0].chain)
@@ -63,20 +61,35 @@ class Toolchain(PlainMethod):
         return apply_chains(network, image, chains=chains)
 
 
+def _card(method_id: str, *, title: str, licence: str) -> MethodCard:
+    return MethodCard(
+        id=method_id,
+        title=title,
+        paper="Yu et al., Crafting a Toolchain for Image Restoration by Deep Reinforcement Learning, CVPR 2018",
+        purpose="denoise",
+        licence=licence,
+        context_px=CONTEXT_PX,
+        half_precision=False,
+        # Three large tools; the chain depends on the picture and costs less on average.
+        gmac_per_megapixel=151.7,
+        weights=method_id,
+        opt_in=True,
+    )
+
+
 METHODS = (
     Toolchain(
-        MethodCard(
-            id="rl-restore",
+        _card(
+            "rl-restore",
             title="Chain of up to three small tools chosen by a trained agent",
-            paper="Yu et al., Crafting a Toolchain for Image Restoration by Deep Reinforcement Learning, CVPR 2018",
-            purpose="denoise",
+            licence=LEARNED_LICENCE,
+        )
+    ),
+    Toolchain(
+        _card(
+            "rl-restore-released",
+            title="The same with its authors' weights",
             licence="MIT (code and weights, by its authors; not shipped)",
-            context_px=CONTEXT_PX,
-            half_precision=False,
-            # Three large tools; the chain depends on the picture and costs less on average.
-            gmac_per_megapixel=151.7,
-            weights=WEIGHTS,
-            opt_in=True,
         )
     ),
 )

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.published.checksums import DNCNN_25_FILES, OWAN_FILES, RL_RESTORE_FILES
 from models.published.converters import read_dncnn, read_owan, read_toolchain
 from models.published.sstable import CheckpointError
-from models.weights import WeightCard, WeightsError, load_card, load_weights, weight_names
+from models.weights import WeightCard, WeightsError, load_card, load_weights
 
 SETTING = "LACUNA_PUBLISHED_WEIGHTS"
 Found = Mapping[str, Path]
@@ -75,7 +75,7 @@ def _read_rl_restore(found: Found) -> dict[str, Tensor]:
 
 PUBLISHED = (
     _published(
-        "rl-restore",
+        "rl-restore-released",
         origin="github.com/yuke93/RL-Restore@dd1463dfed37073005b85822961adf5a2bbca528",
         network="ToolchainNetwork",
         parameters=523_931,
@@ -110,19 +110,17 @@ _BY_NAME = {published.card.id: published for published in PUBLISHED}
 
 def card_of(name: str) -> WeightCard:
     """Return the card of shipped or published weights; WeightsError names the nearest shipped ones for others."""
-    return _BY_NAME[name].card if _is_published(name) else load_card(name)
+    return _BY_NAME[name].card if name in _BY_NAME else load_card(name)
 
 
 def tensors_of(name: str) -> dict[str, Tensor]:
     """Return the tensors of shipped or published weights, verified; WeightsError says what is missing or altered."""
-    if not _is_published(name):
-        return load_weights(name)
-    return published_tensors(name)
+    return published_tensors(name) if name in _BY_NAME else load_weights(name)
 
 
 def missing_weights(name: str | None) -> str | None:
     """Return what a user must do before weights can be used, as a sentence, or None when they are there."""
-    if name is None or not _is_published(name):
+    if name not in _BY_NAME:
         return None
     try:
         _locate(_BY_NAME[name], os.environ.get(SETTING, ""))
@@ -132,18 +130,13 @@ def missing_weights(name: str | None) -> str | None:
 
 
 def published_tensors(name: str) -> dict[str, Tensor]:
-    """Return the published tensors even where Lacuna ships weights of that name; WeightsError as `tensors_of`."""
+    """Return the tensors of published weights; WeightsError says what is missing or altered."""
     published = _BY_NAME[name]
     found = _locate(published, os.environ.get(SETTING, ""))
     try:
         return published.read(found)
     except CheckpointError as error:
         raise WeightsError(f"weights {name!r}: {error}") from error
-
-
-def _is_published(name: str) -> bool:
-    """Own weights of the same name come first, so that a trained replacement needs no other change."""
-    return name in _BY_NAME and name not in weight_names()
 
 
 def _locate(published: PublishedWeights, folder: str) -> dict[str, Path]:

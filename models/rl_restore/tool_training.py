@@ -45,9 +45,9 @@ class ToolFaults:
     mixtures (`models.degradations.mixtures`).
     """
 
-    slight_share: float = 0.5
-    slight_sigma: float = 4.0
-    slight_quality: tuple[int, int] = (75, 100)
+    slight_share: float = 0.75
+    slight_sigma: float = 10.0
+    slight_quality: tuple[int, int] = (40, 100)
 
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
         faulty = [self.of_tool(patch[None], index % TOOL_COUNT, rng) for index, patch in enumerate(clean)]

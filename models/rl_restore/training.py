@@ -27,6 +27,7 @@ from torch.nn import functional
 from models.degradations import mixtures
 from models.rl_restore.chain import apply_tools
 from models.rl_restore.episodes import Greedy, Replay, play, psnr_db
+from models.rl_restore.export import begin_stage
 from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COUNT, Agent, ToolchainNetwork, told_of
 from models.rl_restore.tool_training import ToolFaults
 from models.training.checkpoints import CHECKPOINT, Part, resume, save
@@ -59,6 +60,7 @@ class AgentSettings:
     learning_rate: float = 1e-4
     least_learning_rate: float = 2.5e-5
     target_every: int = 10_000
+    first_epsilon: float = 1.0
     least_epsilon: float = 0.1
     clip_norm: float = 5.0
     single_fault_share: float = 0.5
@@ -70,8 +72,9 @@ class AgentSettings:
         return self.actions / 2_000_000
 
     def epsilon(self, done: int) -> float:
-        """Return the probability of a random action: from 1 down to the least over the first half."""
-        return max(self.least_epsilon, 1.0 - (1.0 - self.least_epsilon) * done / (1_000_000 * self.scale))
+        """Return the probability of a random action: from the first down to the least over the first half."""
+        fall = self.first_epsilon - self.least_epsilon
+        return max(self.least_epsilon, self.first_epsilon - fall * done / (1_000_000 * self.scale))
 
     def rate(self, done: int) -> float:
         """Return the learning rate: halved, smoothly, every 1,000,000 of the authors' actions."""
@@ -139,7 +142,15 @@ def q_loss(agent: Agent, target: Agent, batch: tuple[Tensor, Tensor, Tensor, Ten
         wanted = rewards + discount * torch.where(ended, torch.zeros_like(following), following)
     taken = actions > 0
     values = unrolled(agent, states, actions).gather(2, (actions.clamp(min=1) - 1)[..., None])[..., 0]
-    return functional.smooth_l1_loss(values[taken], wanted[taken])
+    return functional.smooth_l1_loss(values[taken].float(), wanted[taken].float())
+
+
+def quick() -> torch.autocast:
+    """Return the context in which pictures are restored and values learned: bf16, 1.6 to 2.3 times as quick here.
+
+    It is entered anew for every step, since it remembers weights it has rounded. What is validated is not rounded.
+    """
+    return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 def measure(network: ToolchainNetwork, sets: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -172,14 +183,16 @@ def train_agent(
         rng = np.random.default_rng((settings.seed, done))
         degraded, clean = patches.draw(settings.together, rng=rng)
         choose = Greedy(network, len(degraded), epsilon=settings.epsilon(done), rng=rng)
-        played = play(network, degraded, clean, choose=choose)
+        with quick():
+            played = play(network, degraded, clean, choose=choose)
         replay.add(played)
         made = int((played.actions > 0).sum())
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(done)
         losses = []
         for _ in range(made // settings.actions_per_update if replay.filled >= settings.least_replay else 0):
-            loss = q_loss(agent, target, replay.draw(settings.batch, rng=rng), discount=settings.discount)
+            with quick():
+                loss = q_loss(agent, target, replay.draw(settings.batch, rng=rng), discount=settings.discount)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(agent.parameters(), settings.clip_norm)
@@ -222,11 +235,12 @@ def train_tools(
         rng = np.random.default_rng((seed, 7, done))
         degraded, clean = patches.draw(batch, rng=rng)
         choose = Greedy(network, len(degraded), epsilon=0.0, rng=rng)
-        played = play(network, degraded, clean, choose=choose, end_when_worse=False)
-        images = degraded
-        for step in range(LARGEST_STEPS):
-            actions = played.actions[:, step]
-            images = apply_tools(network, images, actions=torch.where(actions > 0, actions, STOP).tolist())
+        with quick():
+            played = play(network, degraded, clean, choose=choose, end_when_worse=False)
+            images = degraded
+            for step in range(LARGEST_STEPS):
+                actions = played.actions[:, step]
+                images = apply_tools(network, images, actions=torch.where(actions > 0, actions, STOP).tolist())
         loss = (images - clean).square().mean()
         optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # not where the agent stops at once with every picture
@@ -288,14 +302,25 @@ def main() -> None:
     usual = AgentSettings()
     parser.add_argument("--actions", type=int, default=usual.actions)
     parser.add_argument("--actions-per-update", type=int, default=usual.actions_per_update)
+    parser.add_argument(
+        "--first-epsilon", type=float, default=usual.first_epsilon, help="lower for an agent that has learned before"
+    )
     parser.add_argument("--steps", type=int, default=200_000, help="of joint training")
     parser.add_argument("--batch", type=int, default=32, help="patches of a step of joint training")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of joint training")
+    parser.add_argument(
+        "--learning-rate", type=float, default=usual.learning_rate, help="to begin with; larger for a shorter training"
+    )
     parser.add_argument("--minutes", type=float, default=1e9)
     given = parser.parse_args()
-    settings = AgentSettings(actions=given.actions, actions_per_update=given.actions_per_update)
+    settings = AgentSettings(
+        actions=given.actions,
+        actions_per_update=given.actions_per_update,
+        first_epsilon=given.first_epsilon,
+        learning_rate=given.learning_rate,
+    )
+    begin_stage(given.out, what=given.what, start_from=given.start_from)
     torch.manual_seed(settings.seed)
-    network = _started_from(given.start_from)
+    network: ToolchainNetwork = _started_from(given.start_from).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     photographs = Photographs.below(given.data, hold_back=HELD_BACK)
     sets = validation_sets(photographs)
     patches = Patches(photographs, single_fault_share=settings.single_fault_share)

@@ -26,25 +26,37 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
     state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
     network = recipe.network()
     network.load_state_dict(state["network"], strict=True)
-    previous = ""
-    if (folder / f"{recipe_id}.json").exists():
-        old = load_card(recipe_id)
-        previous = f"replaces {old.sha256[:16]} ({old.steps} steps), which measured {old.metrics}"
     start = f" --start-from <folder of {recipe.start_from}>" if recipe.start_from else ""
-    card = WeightCard(
-        id=recipe_id,
-        sha256="",
+    card = new_card(
+        recipe_id,
         network=_network_text(recipe),
-        parameters=0,
-        data=DATA,
-        licence=LICENCE,
         command=f"python -m models.training {recipe_id} --data <bsds500> <photos_1024> --out <folder>{start}",
         steps=int(state["step"]),
         seed=recipe.seed,
+        folder=folder,
+    )
+    return save_weights(network.state_dict(), card=card, folder=folder)
+
+
+def new_card(weight: str, *, network: str, command: str, steps: int, seed: int, folder: Path) -> WeightCard:
+    """Return the card of a weight trained on our photographs; the metrics of one it replaces move to its notes."""
+    previous = ""
+    if (folder / f"{weight}.json").exists():
+        old = load_card(weight)
+        previous = f"replaces {old.sha256[:16]} ({old.steps} steps), which measured {old.metrics}"
+    return WeightCard(
+        id=weight,
+        sha256="",
+        network=network,
+        parameters=0,
+        data=DATA,
+        licence=LICENCE,
+        command=command,
+        steps=steps,
+        seed=seed,
         commit=_commit(),
         notes=previous,
     )
-    return save_weights(network.state_dict(), card=card, folder=folder)
 
 
 def _network_text(recipe: Recipe) -> str:

@@ -14,7 +14,6 @@ import torch
 from models.degradations.recipes import get_recipe
 from models.methods.mixtures import METHODS, MOST_REGIONS, REGION_PX, _starts, shares_of
 from models.registry import get_method
-from models.routing import policies
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.policies import get_policy
 from models.routing.rules import RoutingOptions
@@ -148,7 +147,7 @@ def test_planes_of_a_published_protocol_are_mixed_too(runner: Runner, half_damag
         get_method("soft")(torch.nn.Identity(), planes[None], mask=None, contexts=[], seed=0)
 
 
-def test_the_policies_plan_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_policies_plan_them() -> None:
     options = RoutingOptions()
     gain = Gain(treatment=("denoise",), gain_db=5.0, uncertainty_db=0.1)
     noisy, none = estimate(noise_sigma=(20.0, 0.9)), scratches(0.0)
@@ -159,7 +158,6 @@ def test_the_policies_plan_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (untouched.steps, untouched.policy) == ((), "soft")
     regional = get_policy("regional").plan(estimate(), none, options=options, gains=())
     assert [step.method_id for step in regional.steps] == ["regional"]
-    monkeypatch.setattr(policies, "_treating_method", str)
     agent = get_policy("agent").plan(noisy, none, options=options, gains=[gain])
     assert ([step.method_id for step in agent.steps], agent.policy) == (["rl-restore"], "agent")
     assert {method.card.id for method in METHODS} == {"soft", "regional"}

@@ -212,7 +212,7 @@ def test_absent_weights_are_a_sentence_and_not_a_crash(tmp_path: Path, monkeypat
             assert reason.startswith("needs weights: ")
             assert message in reason
             assert published.origin in reason
-        for method_id in ("dncnn-25", "rl-restore"):
+        for method_id in ("dncnn-25", "rl-restore-released"):
             assert unavailable(get_method(method_id))
             assert Runner.weights_sha256(method_id) == card_of(method_id).sha256
             with pytest.raises(WeightsError, match="needs weights"):

@@ -154,7 +154,7 @@ def test_crops_of_a_picture_and_of_its_planes_are_the_same() -> None:
 @pytest.mark.data
 def test_released_weights_decide_and_restore_as_published(published: Path) -> None:
     network = ToolchainNetwork().eval().requires_grad_(False)
-    network.load_state_dict(published_tensors("rl-restore"), strict=True)
+    network.load_state_dict(published_tensors("rl-restore-released"), strict=True)
     items = json.loads(GOLDEN.read_text())["items"]
     assert len(items) == 12
     images, references = (
@@ -179,7 +179,7 @@ def test_the_method_restores_the_pairs_through_the_runner(published: Path) -> No
     items = json.loads(GOLDEN.read_text())["items"]
     names = [[published / item[key].removeprefix("data/test/") for item in items] for key in ("input", "target")]
     degraded, references = ([cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in row] for row in names)
-    results = Runner(RunSettings(device="cpu", precision="float32")).apply("rl-restore", degraded)
+    results = Runner(RunSettings(device="cpu", precision="float32")).apply("rl-restore-released", degraded)
     for item, result, reference in zip(items, results, references, strict=True):
         found = psnr(torch.from_numpy(result) / 255.0, torch.from_numpy(reference) / 255.0)
         # Clipping and rounding to 8 bits may only help, and a little.
@@ -195,7 +195,7 @@ def test_noisy_pictures_of_other_sizes_get_better(published: Path, size: tuple[i
     clean = clean if colour else clean[:, :, 1]
     noise = np.random.default_rng(0).normal(0.0, 30.0, clean.shape)
     degraded: npt.NDArray[np.uint8] = np.rint(np.clip(clean + noise, 0, 255)).astype(np.uint8)
-    (result,) = Runner(RunSettings(device="cpu", precision="float32")).apply("rl-restore", [degraded])
+    (result,) = Runner(RunSettings(device="cpu", precision="float32")).apply("rl-restore-released", [degraded])
     assert result.shape == degraded.shape
     before, after = (np.mean((image.astype(float) - clean) ** 2) for image in (degraded, result))
     assert 10 * np.log10(before / after) > 2.0

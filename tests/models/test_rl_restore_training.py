@@ -11,6 +11,7 @@ import torch
 
 from models.rl_restore.chain import apply_tools, decide
 from models.rl_restore.episodes import Greedy, Replay, play, psnr_db
+from models.rl_restore.export import begin_stage, export, stages
 from models.rl_restore.networks import AGENT_SIDE, STOP, TOOL_COUNT, ToolchainNetwork
 from models.rl_restore.tool_training import Toolbox, ToolFaults
 from models.rl_restore.training import (
@@ -23,7 +24,9 @@ from models.rl_restore.training import (
     train_tools,
     unrolled,
 )
+from models.training.checkpoints import CHECKPOINT
 from models.training.photographs import Photographs
+from models.training.recipes import get_recipe
 
 
 def photographs() -> Photographs:
@@ -161,6 +164,31 @@ def test_both_loops_go_on_where_they_stopped(network: ToolchainNetwork, tmp_path
     assert train_tools(network, patches, steps=3, out=tmp_path / "joint", **given) == 3
 
 
+def test_a_shipped_system_says_how_all_its_parts_were_made(tmp_path: Path, network: ToolchainNetwork) -> None:
+    steps = {"tools": 9000, "agent": 150_000, "joint": 4000}
+    for name, done in steps.items():
+        (tmp_path / name).mkdir()
+        torch.save({"network": network.state_dict(), "step": done}, tmp_path / name / CHECKPOINT)
+    begin_stage(tmp_path / "agent", what="agent", start_from=tmp_path / "tools")
+    begin_stage(tmp_path / "joint", what="joint", start_from=tmp_path / "agent")
+    begin_stage(tmp_path / "joint", what="joint", start_from=tmp_path / "joint")  # going on: the note stays
+    assert stages(tmp_path / "joint") == ["tools: 9000 steps", "agent: 150000 actions", "joint: 4000 steps"]
+    card = export(tmp_path / "joint", folder=tmp_path)
+    assert card.parameters == 523_931
+    assert card.steps == 4000
+    assert "agent: 150000 actions" in card.command
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("vdsr", 667_008), ("vdsr-s", 211_896), ("dncnn", 669_379), ("single", 520_515)]
+)
+def test_single_networks_begin_as_the_identity(name: str, parameters: int) -> None:
+    single = get_recipe(f"rl-restore-{name}").network()
+    assert sum(value.numel() for value in single.parameters()) == parameters
+    images = torch.rand(2, 3, 20, 17)
+    torch.testing.assert_close(single(images), images, rtol=0, atol=1e-6)
+
+
 def test_learning_rate_and_exploration_go_down_as_the_authors_did() -> None:
     whole = AgentSettings()
     assert whole.epsilon(0) == 1.0
@@ -168,4 +196,5 @@ def test_learning_rate_and_exploration_go_down_as_the_authors_did() -> None:
     assert whole.epsilon(1_500_000) == 0.1
     assert whole.rate(1_000_000) == pytest.approx(5e-5)
     assert whole.rate(10_000_000) == 2.5e-5
+    assert AgentSettings(first_epsilon=0.3).epsilon(500_000) == pytest.approx(0.2)
     assert AgentSettings(actions=20_000).epsilon(5_000) == pytest.approx(whole.epsilon(500_000))

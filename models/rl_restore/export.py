@@ -1,0 +1,65 @@
+"""`python -m models.rl_restore.export --checkpoint DIR`: ship a run of the agent or of joint training, with its card.
+
+A run keeps in `stages.json` what came before it, so that the card says how all parts were made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from models.rl_restore.networks import ToolchainNetwork
+from models.training.checkpoints import CHECKPOINT
+from models.training.export import new_card
+from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights
+
+WEIGHT = "rl-restore"
+STAGES = "stages.json"
+_UNITS = {"tools": "steps", "agent": "actions", "joint": "steps"}
+
+
+def begin_stage(out: Path, *, what: str, start_from: Path) -> None:
+    """Note in the folder of a run what it is and what it starts from; a run that goes on keeps its note."""
+    if not (out / STAGES).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        (out / STAGES).write_text(json.dumps({"what": what, "before": stages(start_from)}) + "\n")
+
+
+def stages(folder: Path) -> list[str]:
+    """Return what was done to make a run's checkpoint, such as ["tools: 9000 steps", "agent: 150000 actions"]."""
+    note = folder / STAGES
+    known = json.loads(note.read_text()) if note.exists() else {"what": "tools", "before": []}
+    what = str(known["what"])
+    done = int(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["step"])
+    return [*known["before"], f"{what}: {done} {_UNITS[what]}"]
+
+
+def export(checkpoint: Path, *, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
+    """Write agent and tools of a run as fp16 safetensors; earlier metrics move to the card's notes."""
+    state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
+    network = ToolchainNetwork()
+    network.load_state_dict(state["network"], strict=True)
+    card = new_card(
+        WEIGHT,
+        network="ToolchainNetwork(): twelve tools and the agent",
+        command="python -m models.training rl-restore-tools, then python -m models.rl_restore.training agent and joint "
+        f"(docs/training.md); {', '.join(stages(checkpoint))}",
+        steps=int(state["step"]),
+        seed=1,
+        folder=folder,
+    )
+    return save_weights(network.state_dict(), card=card, folder=folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.rl_restore.export", description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    card = export(parser.parse_args().checkpoint)
+    print(f"{card.id}: {card.parameters} parameters, {card.command}, sha256 {card.sha256}")
+
+
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,7 @@ from models.rl_restore.episodes import psnr_db
 from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COUNT, ToolchainNetwork
 from models.run import Runner, RunSettings
 from models.training.checkpoints import CHECKPOINT
-from models.weights import load_weights, weight_names
+from models.weights import load_weights
 
 OWN_METHODS = ("denoise", "deblock", "all-in-one")
 RANDOM_DRAWS = 32
@@ -44,11 +44,9 @@ PUBLISHED = (
 
 def chains(trained: dict[str, Path]) -> Iterator[tuple[str, ToolchainNetwork]]:
     """Yield every agent with its tools: the authors', ours, and those of runs."""
-    states = {}
+    states = {"ours": load_weights("rl-restore")}
     if missing_weights("rl-restore-released") is None:
-        states["released"] = published_tensors("rl-restore-released")
-    if "rl-restore" in weight_names():
-        states["ours"] = load_weights("rl-restore")
+        states = {"released": published_tensors("rl-restore-released"), **states}
     for name, folder in trained.items():
         if name not in NETWORKS:
             states[name] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["network"]

@@ -15,7 +15,7 @@ from models.types import DegradationEstimate, Estimated, Gain, Plan, ScratchRepo
 
 POLICY = "rules"
 # For noise, blur and compression that came together.
-MIXED_METHOD = "all-in-one"
+(MIXED_METHOD,) = MIXTURE
 # Methods that enlarge, and how many times; one of them is applied only when its strength is given.
 UPSCALERS = {"upscale-x2": 2, "upscale-x4": 4, "deep-image-prior-x4": 4, "deep-image-prior-x8": 8}
 

@@ -7,13 +7,15 @@ its normalization are those of the one picture it sees.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from models.deep_prior.cuda_graph import replayed
 from models.deep_prior.data_terms import DataTerm
 from models.deep_prior.networks import quickened
 from models.deep_prior.picture_fit import FitResult, FitTask, PictureFit, ProgressCallback
@@ -58,12 +60,13 @@ def fit_together(tasks: Sequence[FitTask], *, preset: Preset) -> list[FitResult]
         for one in fits:
             quickened(one.network, quick=alone)  # what is quick alone has no form for many
         started = time.monotonic()
-        try:
-            while active := [one for one in fits if one.stopped_by is None]:
-                _iterate(active, started=started)
-        except KeyboardInterrupt:
-            if not all(one.losses for one in fits):
-                raise
+        with _forward(fits) as forward:
+            try:
+                while active := [one for one in fits if one.stopped_by is None]:
+                    _iterate(active, forward=forward, started=started)
+            except KeyboardInterrupt:
+                if not all(one.losses for one in fits):
+                    raise
         return [one.result() for one in fits]
 
 
@@ -89,14 +92,26 @@ def _check(tasks: Sequence[FitTask], *, preset: Preset) -> None:
         )
 
 
-def _iterate(active: Sequence[PictureFit], *, started: float) -> None:
+# The outputs of the networks of several fits for their sources.
+_Forward = Callable[[Sequence[PictureFit], Sequence[Tensor]], list[Tensor]]
+
+
+@contextmanager
+def _forward(fits: Sequence[PictureFit]) -> Iterator[_Forward]:
+    """Yield how outputs are computed: of one network, which a GPU records and replays, or of several together."""
+    if len(fits) > 1:
+        yield _of_several
+        return
+    (only,) = fits
+    with _no_cached_casts(only.source), replayed(only.network, source=only.source) as run:
+        yield lambda active, sources: [only.cropped(run(sources[0]))]
+
+
+def _iterate(active: Sequence[PictureFit], *, forward: _Forward, started: float) -> None:
     sources = [one.next_source() for one in active]
-    kind = sources[0].device.type
-    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-    # The cache of autocast would go on using the weights of the first iteration.
-    with torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False):
-        outputs = _outputs(active, sources)
-    with torch.autocast(kind, enabled=False):
+    with _no_cached_casts(sources[0]):
+        outputs = forward(active, sources)
+    with torch.autocast(sources[0].device.type, enabled=False):
         losses = [one.losses_of(output) for one, output in zip(active, outputs, strict=True)]
         torch.stack([objective for _, objective in losses]).sum().backward()  # type: ignore[no-untyped-call]
     values = torch.stack([loss.detach() for loss, _ in losses]).tolist()
@@ -105,7 +120,14 @@ def _iterate(active: Sequence[PictureFit], *, started: float) -> None:
         one.settle(output.detach(), loss=value, seconds=seconds)
 
 
-def _outputs(active: Sequence[PictureFit], sources: Sequence[Tensor]) -> list[Tensor]:
+def _no_cached_casts(like: Tensor) -> torch.autocast:
+    """Return the autocast mode that is on, without its cache, which would go on using the first iteration's weights."""
+    kind = like.device.type
+    enabled = torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, dtype=torch.get_autocast_dtype(kind), enabled=enabled, cache_enabled=False)
+
+
+def _of_several(active: Sequence[PictureFit], sources: Sequence[Tensor]) -> list[Tensor]:
     if len(active) == 1:
         return [active[0].cropped(active[0].network(sources[0]))]
     first = active[0].network

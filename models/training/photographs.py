@@ -17,7 +17,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True, slots=True)
 class PatchSettings:
-    """How patches are cut: side in pixels, patches in a batch, share cut at half scale (finer texture).
+    """How patches are cut: side in pixels, patches in a batch, shares cut at half and at a third of the scale.
+
+    Shrunk photographs have finer texture, sharper edges and less noise of their own. Shares that no photograph is
+    large enough for are cut at full scale.
 
     In a patch of 64 px every pixel of the deepest level is near the zeros around it; networks trained long on such
     patches gain on them and lose on whole pictures (CBSD68 σ 50: 27.34 dB after 7,300 steps, 26.58 after 16,000).
@@ -26,6 +29,7 @@ class PatchSettings:
     side: int = 128
     batch: int = 4
     half_scale_share: float = 0.3
+    third_scale_share: float = 0.0
     grey_share: float = 0.0
     tint_share: float = 0.0
 
@@ -71,8 +75,12 @@ class Photographs:
         return stacked.float().div_(255.0)
 
     def _patch(self, settings: PatchSettings, *, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        halved = rng.random() < settings.half_scale_share and self._largest_patch >= 2 * settings.side
-        factor = 2 if halved else 1
+        draw = rng.random()
+        factor = 2 if draw < settings.half_scale_share else 1
+        if 0.0 <= draw - settings.half_scale_share < settings.third_scale_share:
+            factor = 3
+        if self._largest_patch < factor * settings.side:
+            factor = 1
         side = settings.side * factor
         if self._largest_patch < side:
             raise ValueError(f"training photographs: none is {side} px wide and high; give larger ones")
@@ -83,7 +91,7 @@ class Photographs:
                 break
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
         patch = picture[top : top + side, left : left + side]
-        if factor == 2:
+        if factor > 1:
             patch = np.asarray(
                 cv2.resize(patch, (settings.side, settings.side), interpolation=cv2.INTER_AREA), np.uint8
             )

@@ -130,13 +130,15 @@ RECIPES: tuple[Recipe, ...] = (
         example_network="deep_denoise",
         seed=7,
     ),
-    # Half of the patches at half scale: the mixtures of RL-Restore are measured on photographs shrunk to a third.
+    # Most patches are shrunk: the mixtures of RL-Restore are measured on photographs at 1, 2/3 and 1/3 of their size.
+    # At full resolution, as what is left of fine edges under a mixture is a pixel wide.
     Recipe(
         id="all-in-one",
-        corruption=Mixture(),
-        patches=PatchSettings(grey_share=0.3, tint_share=0.05, half_scale_share=0.5),
-        schedule=Schedule(steps=5000, peak_lr=6e-4, decay_share=0.9),
-        start_from="denoise",
+        corruption=Mixture(old_photo_share=0.25),
+        patches=PatchSettings(grey_share=0.2, tint_share=0.05, half_scale_share=0.35, third_scale_share=0.35),
+        schedule=Schedule(steps=8000, peak_lr=8e-4, decay_share=0.9),
+        widths=(32, 64, 96, 128),
+        unshuffle=1,
         seed=6,
     ),
     # All twelve tools at once, three patches each; what the agent sees is 63 px, too.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from models.deep_prior import cuda_graph
+from models.deep_prior.cuda_graph import replayed
 from models.deep_prior.data_terms import KnownPixels, WholePicture
 from models.deep_prior.decoder import DecoderSettings
 from models.deep_prior.enlarged_convolution import Enlarging, convolve_enlarged, enlarge_twice
@@ -18,6 +21,7 @@ from models.deep_prior.networks import quickened
 from models.deep_prior.picture_fit import FitTask, first_source, untrained
 from models.deep_prior.restoring import denoise, inpaint, inpaint_all
 from models.deep_prior.settings import DENOISE_DECODER, PUBLISHED, FitSettings, Preset, StopSettings
+from models.deep_prior.stopping import WindowedVariance
 from tests.models.test_deep_prior import holes, picture, small
 
 
@@ -139,3 +143,69 @@ def test_factors_of_normalizations_start_as_they_did_when_it_was_published() -> 
     assert 0.0 <= float(factors.min()) < 0.01
     assert 0.99 < float(factors.max()) < 1.0
     assert float(factors.mean()) == pytest.approx(0.5, abs=0.02)
+
+
+class RecordedOnTheCpu:
+    """`torch.cuda.make_graphed_callables` as far as memory goes: one place for the input, one for the output."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def __call__(self, network: nn.Module, sample: tuple[Tensor]) -> nn.Module:
+        forward, kept = network.forward, sample[0]
+        place: list[Tensor] = []
+
+        def replay(given: Tensor) -> Tensor:
+            self.replays += 1
+            with torch.no_grad():
+                kept.copy_(given)
+            found: Tensor = forward(kept)
+            place[:1] = place[:1] or [torch.empty_like(found)]
+            return _Placed.apply(found, place[0])  # type: ignore[no-any-return, no-untyped-call]
+
+        network.forward = replay
+        return network
+
+
+class _Placed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, place: Tensor) -> Tensor:
+        return place.copy_(found).detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+@pytest.mark.parametrize("settings", [{}, {"source": "picture", "autoencode_every": 2, "perturbation": 0.0}])
+def test_a_replayed_network_fits_as_the_network_itself(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    preset = small(iterations=8, smoothing=0.9, **settings)
+    term = WholePicture(picture(32, 32, channels=3))
+    rules = [WindowedVariance(window=3) for _ in range(2)]
+    plain = fit(term, preset=preset, seed=1, rule=rules[0])
+    recorder = RecordedOnTheCpu()
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorder)
+    monkeypatch.setattr(cuda_graph, "_can_record", lambda source: True)
+    recorded = fit(term, preset=preset, seed=1, rule=rules[1])
+    assert recorder.replays == 8
+    assert torch.equal(recorded.image, plain.image)
+    assert recorded.losses == plain.losses
+    assert "forward" not in vars(recorded.network)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["inpaint-half-missing", "inpaint-text", "flash"])
+def test_a_gpu_replays_what_it_would_compute(name: str) -> None:
+    preset = PUBLISHED[name]
+    network = untrained(preset, in_channels=preset.fit.source_channels, out_channels=3, seed=0).cuda()
+    source = first_source(preset, height=64, width=64, seed=0).cuda()
+    plain = network(source)
+    (wanted,) = torch.autograd.grad(plain.square().mean(), [network.get_parameter("head.weight")])
+    with replayed(network, source=source) as run:
+        for _ in range(2):
+            found = run(source)
+            (gradient,) = torch.autograd.grad(found.square().mean(), [network.get_parameter("head.weight")])
+    assert torch.allclose(found, plain, atol=1e-4)
+    assert torch.allclose(gradient, wanted, atol=1e-4, rtol=1e-3)

@@ -29,6 +29,7 @@ from models.published.owan import OperationAttentionNetwork
 from models.rl_restore.baselines import NETWORKS
 from models.rl_restore.chain import apply_chains, apply_tools, decide
 from models.rl_restore.episodes import psnr_db
+from models.rl_restore.export import finished
 from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COUNT, ToolchainNetwork
 from models.run import Runner, RunSettings
 from models.training.checkpoints import CHECKPOINT
@@ -49,7 +50,7 @@ def chains(trained: dict[str, Path]) -> Iterator[tuple[str, ToolchainNetwork]]:
         states = {"released": published_tensors("rl-restore-released"), **states}
     for name, folder in trained.items():
         if name not in NETWORKS:
-            states[name] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["network"]
+            states[name] = torch.load(finished(folder), map_location="cpu", weights_only=True)["network"]
     for name, state in states.items():
         network = ToolchainNetwork()
         network.load_state_dict(state, strict=True)

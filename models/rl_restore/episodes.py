@@ -74,6 +74,23 @@ def play(
     return Episodes(states=states, actions=actions, rewards=rewards, ended=ended, before=before, after=quality)
 
 
+def restored(network: ToolchainNetwork, degraded: Tensor, *, choose: Choose) -> tuple[Tensor, Tensor]:
+    """Return (B, 3, 63, 63) pictures after the tools that `choose` names, and its actions (B, 3), 13 from `stop` on.
+
+    Gradients reach the tools through the whole chain; what is chosen is not differentiated.
+    """
+    images, last = degraded, degraded.new_zeros(len(degraded), STOP - 1)
+    actions = torch.full((len(degraded), LARGEST_STEPS), STOP, device=degraded.device)
+    for step in range(LARGEST_STEPS):
+        with torch.no_grad():
+            chosen = torch.tensor(choose(images.detach(), last, step), device=degraded.device)
+        stopped = (actions[:, :step] == STOP).any(1)
+        actions[:, step] = torch.where(stopped, STOP, chosen)
+        images = apply_tools(network, images, actions=actions[:, step].tolist())
+        last = told_of(actions[:, step], dtype=degraded.dtype)
+    return images, actions
+
+
 class Greedy:
     """The agent's own choice, or with probability `epsilon` any action; keeps the memories of one batch."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from models.rl_restore.networks import ToolchainNetwork
-from models.training.checkpoints import CHECKPOINT
+from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT
 from models.training.export import new_card
 from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights
 
@@ -28,18 +28,24 @@ def begin_stage(out: Path, *, what: str, start_from: Path) -> None:
         (out / STAGES).write_text(json.dumps({"what": what, "before": stages(start_from)}) + "\n")
 
 
+def finished(folder: Path) -> Path:
+    """Return the checkpoint of a run that counts: the one of the best validation, or the last where none was done."""
+    best = folder / BEST_CHECKPOINT
+    return best if best.is_file() else folder / CHECKPOINT
+
+
 def stages(folder: Path) -> list[str]:
     """Return what was done to make a run's checkpoint, such as ["tools: 9000 steps", "agent: 150000 actions"]."""
     note = folder / STAGES
     known = json.loads(note.read_text()) if note.exists() else {"what": "tools", "before": []}
     what = str(known["what"])
-    done = int(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["step"])
+    done = int(torch.load(finished(folder), map_location="cpu", weights_only=True)["step"])
     return [*known["before"], f"{what}: {done} {_UNITS[what]}"]
 
 
 def export(checkpoint: Path, *, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
     """Write agent and tools of a run as fp16 safetensors; earlier metrics move to the card's notes."""
-    state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
+    state = torch.load(finished(checkpoint), map_location="cpu", weights_only=True)
     network = ToolchainNetwork()
     network.load_state_dict(state["network"], strict=True)
     card = new_card(

@@ -14,7 +14,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.degradations import mixtures
-from models.rl_restore.chain import apply_tools
-from models.rl_restore.episodes import Greedy, Replay, play, psnr_db
-from models.rl_restore.export import begin_stage
+from models.rl_restore.episodes import Greedy, Replay, play, psnr_db, restored
+from models.rl_restore.export import begin_stage, finished
 from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COUNT, Agent, ToolchainNetwork, told_of
 from models.rl_restore.tool_training import ToolFaults
-from models.training.checkpoints import CHECKPOINT, Part, resume, save
+from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Part, resume, save
 from models.training.corruption import MixtureOfSeverity
 from models.training.photographs import PatchSettings, Photographs
 from models.training.run import HELD_BACK
@@ -203,8 +202,8 @@ def train_agent(
         if before // every != done // every:
             target.load_state_dict(agent.state_dict())
         if before // _ACTIONS_PER_LINE != done // _ACTIONS_PER_LINE:
-            _log(out, {"actions": done, "loss": _mean(losses), "epsilon": settings.epsilon(done), **validate(network)})
-            save(parts, step=done, path=out / CHECKPOINT)
+            line = {"actions": done, "loss": _mean(losses), "epsilon": settings.epsilon(done)}
+            _record(out, line, gains=validate(network), parts=parts, step=done)
     save(parts, step=done, path=out / CHECKPOINT)
     return done
 
@@ -236,16 +235,12 @@ def train_tools(
         degraded, clean = patches.draw(batch, rng=rng)
         choose = Greedy(network, len(degraded), epsilon=0.0, rng=rng)
         with quick():
-            played = play(network, degraded, clean, choose=choose, end_when_worse=False)
-            images = degraded
-            for step in range(LARGEST_STEPS):
-                actions = played.actions[:, step]
-                images = apply_tools(network, images, actions=torch.where(actions > 0, actions, STOP).tolist())
+            images, actions = restored(network, degraded, choose=choose)
         loss = (images - clean).square().mean()
         optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # not where the agent stops at once with every picture
             loss.backward()  # type: ignore[no-untyped-call]
-        uses = torch.bincount(played.actions.flatten(), minlength=STOP + 1)
+        uses = torch.bincount(actions.flatten(), minlength=STOP + 1)
         for index, tool in enumerate(network.tools, start=1):
             for parameter in tool.parameters():
                 if parameter.grad is not None and uses[index]:
@@ -255,8 +250,8 @@ def train_tools(
         optimizer.step()
         done += 1
         if done % 200 == 0 or done == steps:
-            _log(out, {"steps": done, "loss": float(loss.detach()), **validate(network)})
-            save(parts, step=done, path=out / CHECKPOINT)
+            line = {"steps": done, "loss": float(loss.detach())}
+            _record(out, line, gains=validate(network), parts=parts, step=done)
     save(parts, step=done, path=out / CHECKPOINT)
     return done
 
@@ -265,18 +260,29 @@ def _mean(values: list[float]) -> float | None:
     return round(float(np.mean(values)), 5) if values else None
 
 
-def _log(out: Path, line: dict[str, Any]) -> None:
-    text = json.dumps(line)
-    with (out / "log.jsonl").open("a") as log:
-        log.write(text + "\n")
+def _record(out: Path, line: dict[str, Any], *, gains: dict[str, float], parts: Mapping[str, Part], step: int) -> None:
+    """Log what was validated, keep a checkpoint, and keep it as the best where no mean gain before was higher.
+
+    An agent's gain on mixtures peaks early and falls while its loss goes on falling: what comes after it goes on from
+    the best (`finished`).
+    """
+    log = out / "log.jsonl"
+    rows = [json.loads(text) for text in log.read_text().splitlines()] if log.exists() else []
+    gain = round(float(np.mean(list(gains.values()))), 4)
+    text = json.dumps({**line, **gains, "gain_db": gain})
+    with log.open("a") as file:
+        file.write(text + "\n")
     print(text, flush=True)
+    save(parts, step=step, path=out / CHECKPOINT)
+    if gain > max((row["gain_db"] for row in rows), default=-math.inf):
+        save(parts, step=step, path=out / BEST_CHECKPOINT)
 
 
 def _started_from(folder: Path) -> ToolchainNetwork:
     """Return a network with the tools, and if there is one the agent, of a checkpoint folder."""
     network = ToolchainNetwork()
     initialize(network.agent)
-    state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["network"]
+    state = torch.load(finished(folder), map_location="cpu", weights_only=True)["network"]
     missing, unexpected = network.load_state_dict(state, strict=False)
     if unexpected or any(not name.startswith("agent.") for name in missing):
         raise ValueError(f"--start-from: {folder} holds no tools of RL-Restore; expected a run of rl-restore-tools")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from models.rl_restore.chain import apply_tools, decide
-from models.rl_restore.episodes import Greedy, Replay, play, psnr_db
-from models.rl_restore.export import begin_stage, export, stages
+from models.rl_restore.episodes import Greedy, Replay, play, psnr_db, restored
+from models.rl_restore.export import begin_stage, export, finished, stages
 from models.rl_restore.networks import AGENT_SIDE, STOP, TOOL_COUNT, ToolchainNetwork
 from models.rl_restore.tool_training import Toolbox, ToolFaults
 from models.rl_restore.training import (
@@ -162,6 +162,38 @@ def test_both_loops_go_on_where_they_stopped(network: ToolchainNetwork, tmp_path
     changed = [name for name, value in network.tools.state_dict().items() if not torch.equal(value, before[name])]
     assert changed
     assert train_tools(network, patches, steps=3, out=tmp_path / "joint", **given) == 3
+
+
+def test_the_best_validation_is_what_the_next_stage_goes_on_from(network: ToolchainNetwork, tmp_path: Path) -> None:
+    patches = Patches(photographs(), single_fault_share=0.5)
+    gains = iter([1.0, 3.0, 2.0])
+    validate = lambda trained: {"mild": 0.0, "severe": next(gains)}  # noqa: E731
+    given = {"batch": 2, "learning_rate": 1e-3, "seed": 1, "minutes": 9.0, "validate": validate}
+    with torch.no_grad():
+        network.agent.q.bias[STOP - 1] = -100.0
+    for steps in (1, 2, 3):
+        assert train_tools(network, patches, steps=steps, out=tmp_path, **given) == steps
+    kept = torch.load(finished(tmp_path), weights_only=True)
+    last = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert (kept["step"], last["step"]) == (2, 3)
+    assert any(not torch.equal(value, last["network"][name]) for name, value in kept["network"].items())
+    assert stages(tmp_path) == ["tools: 2 steps"]
+
+
+def test_chains_restored_with_gradients_are_those_that_are_played(network: ToolchainNetwork, pair: tuple) -> None:
+    degraded, clean = pair
+    choices = [[3, STOP, 1], [STOP, 2, 2], [5, 5, 5]]
+
+    def choose(states: torch.Tensor, last: torch.Tensor, step: int) -> list[int]:
+        return [choices[step][n % 3] for n in range(len(states))]
+
+    played = play(network, degraded, clean, choose=choose, end_when_worse=False)
+    images, actions = restored(network, degraded, choose=choose)
+    torch.testing.assert_close(psnr_db(images.detach(), clean), played.after)
+    assert torch.equal(actions, torch.where(played.actions > 0, played.actions, STOP))
+    images.square().mean().backward()
+    learnt = {n for n, tool in enumerate(network.tools, start=1) if any(p.grad is not None for p in tool.parameters())}
+    assert learnt == set(actions.flatten().tolist()) - {STOP}
 
 
 def test_a_shipped_system_says_how_all_its_parts_were_made(tmp_path: Path, network: ToolchainNetwork) -> None:

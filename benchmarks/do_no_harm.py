@@ -1,7 +1,9 @@
-"""`python -m benchmarks.do_no_harm [--data DIR] [--policy NAME]`: which clean pictures would be touched, and why.
+"""Which clean pictures would be touched, and why: none should be.
 
-None should be. Runs detection, estimation and routing on CBSD68, Set5 and Set14 (87 pictures), exactly as `lacuna
-restore` does for files without JPEG tables, and prints every picture whose plan is not empty.
+    python -m benchmarks.do_no_harm [--data DIR | --folders CLEAN …] [--policy NAME]
+
+Runs detection, estimation and routing on CBSD68, Set5 and Set14 (87 pictures) or on every picture of the given
+folders, exactly as `lacuna restore` does for files without JPEG tables, and prints each whose plan is not empty.
 """
 
 from __future__ import annotations
@@ -23,16 +25,17 @@ SETS = ("CBSD68", "Set5", "Set14")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.do_no_harm", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LACUNA_DATA", "../shared/data")))
+    parser.add_argument("--folders", type=Path, nargs="+", help="clean pictures of yours, instead of the three sets")
     parser.add_argument(
         "--policy", default=DEFAULT_POLICY, help="rules, predicted-gain, soft, regional or fixed:METHOD"
     )
     arguments = parser.parse_args()
     policy = get_policy(arguments.policy)
     network, runner, touched, review, count = load_detector(), Runner(RunSettings(device="cpu")), 0, 0, 0
-    for name in SETS:
-        for path in sorted((arguments.data / "test" / name).iterdir()):
+    for folder in arguments.folders or [arguments.data / "test" / name for name in SETS]:
+        for path in sorted(folder.iterdir()):
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             picture = read_rgb(path)
@@ -46,10 +49,9 @@ def main() -> None:
             review += plan.needs_review
             if changes or report.mask is not None:
                 verb = "touched" if changes else "untouched"
-                print(
-                    f"{verb}: {name}/{path.name}: scratches {report.coverage:.3%} in {report.components} places, "
-                    f"confidence {report.confidence:.2f}; {plan.reason}"
-                )
+                marks = f"scratches {report.coverage:.3%} in {report.components} places"
+                seen = f"{marks}, confidence {report.confidence:.2f}; {plan.reason}"
+                print(f"{verb}: {folder.name}/{path.name}: {seen}")
     print(f"{policy.name}: {count - touched} of {count} clean pictures would be left untouched, {review} for review")
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
 from flows.commands.benchmark import benchmark_app
+from flows.commands.console import absolute, friendly_errors, strengths
 from flows.commands.dataset import dataset_app
 from flows.commands.listening import listening_app
 from flows.commands.options import (
@@ -30,9 +28,6 @@ from flows.commands.options import (
 from flows.commands.upkeep import upkeep_app
 from models.types import DEFAULT_POLICY
 
-# As good as the start of the process, of which this is the first module.
-BEGUN = time.monotonic()
-EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
 _EXIT_CODES = (
     "Exit codes: 0 = all fine (pictures left untouched or marked for review are fine); 1 = some images failed or were "
     "quarantined, the others are done; 2 = wrong usage, or nothing could be done; 3 = all fine, but the time was over: "
@@ -116,18 +111,18 @@ def restore(
         allow_colour=correct_colour,
         policy=policy,
         fill_method=fill,
-        strengths=_strengths(strength, upscale=upscale),
+        strengths=strengths(strength, upscale=upscale),
         device=device,
         precision=precision.value,
         seed=seed,
         shard_images=shard_images,
         workers=workers,
-        reference=None if reference is None else _absolute(reference),
+        reference=None if reference is None else absolute(reference),
         write_report=report,
         incremental=incremental,
         stop_at=until,
     )
-    with _friendly_errors(verbose=verbose):
+    with friendly_errors(verbose=verbose):
         dask = dask_settings(runner.value, address=address, workers=workers, threads=worker_threads)
         code = restoring.run(source, destination, options=options, dask=dask, as_json=as_json, verbose=verbose)
         raise typer.Exit(code)
@@ -154,12 +149,12 @@ def inspect(
         allow_colour=correct_colour,
         policy=policy,
         fill_method=fill,
-        strengths=_strengths(strength, upscale=upscale),
+        strengths=strengths(strength, upscale=upscale),
         device=device,
         precision=precision.value,
         write_report=False,
     )
-    with _friendly_errors():
+    with friendly_errors():
         code = inspecting.run(source, options=options, limit=limit, as_json=as_json)
     raise typer.Exit(code)
 
@@ -169,7 +164,7 @@ def methods(as_json: JsonOption = False) -> None:
     """List the restoration methods: what they are for, where they come from, what they cost."""
     from flows.commands import listing
 
-    with _friendly_errors():
+    with friendly_errors():
         listing.show_methods(as_json=as_json)
 
 
@@ -185,7 +180,7 @@ def catalogue(
     """Ask the catalogue in SQL, or export it as CSV."""
     from flows.commands import listing
 
-    with _friendly_errors():
+    with friendly_errors():
         listing.show_catalogue(destination, sql=sql, csv=csv, as_json=as_json)
 
 
@@ -197,7 +192,7 @@ def sample(
     """Build the sample archive: damaged pictures of every kind, with their ground truth."""
     from flows.commands import listing
 
-    with _friendly_errors():
+    with friendly_errors():
         listing.build_sample(destination, seed=seed)
 
 
@@ -228,7 +223,7 @@ def train(
     """Train a weight on photographs. Stopped or killed at any moment, the same command goes on where it was."""
     from flows.commands import training
 
-    with _friendly_errors():
+    with friendly_errors():
         code = training.run(
             recipe,
             data=data,
@@ -265,7 +260,7 @@ def search(
     """Try every combination of hyperparameters on a recipe, each in a short training, and rank them."""
     from flows.commands import searching
 
-    with _friendly_errors():
+    with friendly_errors():
         code = searching.run(
             recipe,
             tried=tried,
@@ -278,73 +273,6 @@ def search(
             as_json=as_json,
         )
     raise typer.Exit(code)
-
-
-class _friendly_errors:  # noqa: N801 - used like a function, as contextlib's own classes are
-    """Turn the errors a user can mend into one line on stderr and exit code 2; all others stay as they are."""
-
-    def __init__(self, *, verbose: bool = False) -> None:
-        self.verbose = verbose
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is None or self.verbose:
-            return
-        if not isinstance(error, _mendable()):
-            engine = sys.modules.get("flows.engine")
-            if engine is None or not isinstance(error, Exception) or (said := engine.why_engine_ended()) is None:
-                return
-            _stop(said)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-            _stop(f"{error.strerror}: {error.filename}")
-        _stop(str(getattr(error, "text", None) or error))
-
-
-def _mendable() -> tuple[type[BaseException], ...]:
-    kinds: list[type[BaseException]] = [FileNotFoundError, PermissionError, NotADirectoryError, FileExistsError]
-    kinds.append(ValueError)
-    for module, name in (
-        ("storage.errors", "StorageError"),
-        ("models.registry", "UnknownMethodError"),
-        ("models.weights", "WeightsError"),
-    ):
-        # A module that was never imported cannot have raised its error.
-        if module in sys.modules:
-            kinds.append(getattr(sys.modules[module], name))
-    return tuple(kinds)
-
-
-def _stop(message: str) -> NoReturn:
-    typer.secho(f"lacuna: {message}", fg=typer.colors.RED, err=True)
-    raise typer.Exit(EXIT_NOTHING_DONE)
-
-
-def _strengths(given: list[str] | None, *, upscale: int | None) -> tuple[tuple[str, float], ...]:
-    """Return the strengths that were asked for by method; a scale to enlarge by is one for the method of that scale."""
-    if upscale not in (None, 2, 4):
-        _stop(f"--upscale: got {upscale}, expected 2 or 4")
-    strengths: dict[str, float] = {} if upscale is None else {f"upscale-x{upscale}": 1.0}
-    for text in given or []:
-        method, _, number = text.partition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if not method or not 0.0 <= value <= 1.0:
-            _stop(f"--strength: got {text!r}, expected METHOD=NUMBER with a number from 0 to 1, such as denoise=0.5")
-        strengths[method] = value
-    return tuple(sorted(strengths.items()))
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).expanduser().absolute())
-
-
-def print_json(document: Any) -> None:
-    """Print one JSON document on stdout."""
-    typer.echo(json.dumps(document, ensure_ascii=False, default=str, indent=2))
 
 
 def main() -> None:

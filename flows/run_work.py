@@ -12,11 +12,11 @@ from flows.bounded import submit_bounded
 from flows.deadline import Window
 from flows.placement import placement
 from models.types import from_json, to_json
-from storage.archives import SourceMember
 from storage.catalogue import ShardKey
 from storage.outputs import check_writable
 from storage.run_records import record_settings
 from storage.shards import Shard, cut_runs
+from storage.sources import SourceMember
 from tasks.increment import (
     Comparison,
     Increment,

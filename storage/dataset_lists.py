@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.archives import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES
 from storage.dataset_samples import Sample, refused
 from storage.errors import IngestError, OutputError
 from storage.locations import Location
+from storage.sources import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES
 
 USUAL_COLUMNS = ("path", "url", "uri", "file", "filename", "file_name", "image", "image_path", "image_url")
 _READ_AHEAD = 1 << 22

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from storage.archives import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, is_ignored, printable, reason_unsafe
 from storage.dataset_listing import Found, files_of
 from storage.errors import IngestError
 from storage.limits import IngestLimits
 from storage.locations import Location
+from storage.sources import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, is_ignored, printable, reason_unsafe
 
 # Between the headers of large members little is read in vain, of small members all comes in few requests.
 _HEADER_BLOCK = 1 << 20

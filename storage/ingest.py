@@ -6,12 +6,12 @@ import hashlib
 from pathlib import Path
 
 from models.types import ImageRecord, QuarantineRecord
-from storage.archives import Source, SourceMember
 from storage.codecs import iter_pages
 from storage.colour import profile_name
 from storage.errors import IngestError
 from storage.formats.page import DecodedPage
 from storage.limits import IngestLimits
+from storage.sources import Source, SourceMember
 from storage.working_copies import WorkingCopies
 
 

@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, BinaryIO
 
-from storage.archives import Source, SourceMember, printable, refused
 from storage.errors import IngestError
 from storage.limits import IngestLimits
 from storage.locations import Location
+from storage.sources import Source, SourceMember, printable, refused
 
 _BLOCK = 1 << 22
 # Small members of any ratio are harmless: a flat 200 kB scan may well pack 1000 to 1.

@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from storage.archives import Source, SourceMember
 from storage.errors import IngestError
+from storage.sources import Source, SourceMember
 from storage.working_copies import WorkingCopies
 
 # A larger member is hashed as a stream and read again: it must not be in memory whole.

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from models.types import ImageRecord
-from storage.archives import Source
 from storage.codecs import iter_pages
 from storage.colour import conversion, map_strips, strips, working_max
 from storage.errors import IngestError, StorageError
 from storage.formats.page import DecodedPage
 from storage.limits import IngestLimits
+from storage.sources import Source
 
 # Part of every name: raise it whenever decoding or the conversion to sRGB changes a single value.
 _VERSION = 1

@@ -13,12 +13,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models.types import from_json
-from storage.archives import SourceMember
 from storage.catalogue import ShardKey
 from storage.catalogue_state import PRESENT, SOURCE_MISSING, CatalogueState, KnownFile, amend_shard, load_state
 from storage.errors import UNAVAILABLE, IngestError
 from storage.locations import Location
 from storage.shards import Shard, cut_runs, identified
+from storage.sources import SourceMember
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.retrying import NETWORK_FAULTS
 from tasks.sources import reopen_source

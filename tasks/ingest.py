@@ -9,9 +9,9 @@ import numpy.typing as npt
 from prefect import task
 
 from models.types import ImageRecord, QuarantineRecord, from_json, to_json
-from storage.archives import Source, SourceMember
 from storage.errors import UNAVAILABLE, IngestError
 from storage.ingest import ingest_member, quarantine
+from storage.sources import Source, SourceMember
 from tasks.boundary import attempt
 from tasks.caching import StepKey
 from tasks.jobs import Ingested, ShardJob

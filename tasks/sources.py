@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from storage.archives import Source, open_source
+from storage.archives import open_source
 from storage.limits import IngestLimits
+from storage.sources import Source
 
 _opened: dict[tuple[str, IngestLimits], Source] = {}
 _lock = threading.Lock()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.console import absolute, friendly_errors
 from flows.commands.options import JsonOption
 
 benchmark_app = typer.Typer(
@@ -23,26 +24,23 @@ DataOption = Annotated[
 ]
 SeedsOption = Annotated[str, typer.Option("--seeds", metavar="0,1,…", help="Seeds of the degradations.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many pictures of each set.")]
-WITHOUT_DATA = "no data folder: pass --data DIR or set LACUNA_DATA to the folder that holds test/Set5 and the others"
 
 
 @benchmark_app.command()
 def suites(as_json: JsonOption = False) -> None:
     """List the suites: what each measures, on which pictures, by which protocol."""
-    from flows.cli import _friendly_errors
     from flows.commands import benchmarking
 
-    with _friendly_errors():
+    with friendly_errors():
         benchmarking.show_suites(as_json=as_json)
 
 
 @benchmark_app.command()
 def recipes(as_json: JsonOption = False) -> None:
     """List the degradation recipes that `generate` takes."""
-    from flows.cli import _friendly_errors
     from flows.commands import benchmarking
 
-    with _friendly_errors():
+    with friendly_errors():
         benchmarking.show_recipes(as_json=as_json)
 
 
@@ -62,15 +60,14 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Degrade clean pictures by recipes and seeds, with a Parquet manifest. Running it again changes nothing."""
-    from flows.cli import _absolute, _friendly_errors
     from flows.commands import benchmarking
     from tasks.benchmarking.generating import SetOptions
 
-    with _friendly_errors():
+    with friendly_errors():
         options = SetOptions(recipes=_names(recipe), seeds=_numbers(seeds), format=layout)
-        place = source if source == "skimage" else _absolute(source)
+        place = source if source == "skimage" else absolute(source)
         code = benchmarking.generate(
-            place, _absolute(destination), options=options, limit=limit, workers=workers, as_json=as_json
+            place, absolute(destination), options=options, limit=limit, workers=workers, as_json=as_json
         )
     raise typer.Exit(code)
 
@@ -90,18 +87,17 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Measure methods on a suite or set. What was measured before is kept: adding a method computes it alone."""
-    from flows.cli import _absolute, _friendly_errors
     from flows.commands import benchmarking
     from tasks.benchmarking.scoring import ScoreOptions
 
-    with _friendly_errors():
+    with friendly_errors():
         options = ScoreOptions(methods=_names(methods), device=device, precision=precision)
         folder = data or os.environ.get("LACUNA_DATA") or ""
         code = benchmarking.run(
-            target if not Path(target).is_dir() else _absolute(target),
-            _absolute(destination),
+            target if not Path(target).is_dir() else absolute(target),
+            absolute(destination),
             options=options,
-            data=_absolute(folder) if folder else "",
+            data=absolute(folder) if folder else "",
             seeds=_numbers(seeds),
             limit=limit,
             as_json=as_json,
@@ -115,11 +111,10 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Write the leaderboard of all that was measured in DIR: HTML, Markdown, CSV and LaTeX."""
-    from flows.cli import _absolute, _friendly_errors
     from flows.commands import benchmarking
 
-    with _friendly_errors():
-        benchmarking.leaderboard(_absolute(destination), as_json=as_json)
+    with friendly_errors():
+        benchmarking.leaderboard(absolute(destination), as_json=as_json)
 
 
 def _names(text: str) -> tuple[str, ...]:

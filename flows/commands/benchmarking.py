@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flows.cli import EXIT_OK, EXIT_SOME_FAILED, print_json
-from flows.commands.benchmark import WITHOUT_DATA
+from flows.commands.console import EXIT_OK, EXIT_SOME_FAILED, print_json
 from flows.engine import start_engine
 from models.types import to_json
 from tasks.benchmarking.generating import SetOptions
@@ -102,7 +101,9 @@ def run(
     for name in options.methods:
         (check_detector if suite and suite.detection else check_method)(name)
     if suite and not data:
-        raise FileNotFoundError(WITHOUT_DATA)
+        raise FileNotFoundError(
+            "no data folder: pass --data DIR or set LACUNA_DATA to the folder that holds test/Set5 and the others"
+        )
     start_engine()
     if suite and suite.detection:
         return _run_detection(destination, options=options, data=data, limit=limit, as_json=as_json)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.console import friendly_errors, strengths
 from flows.commands.options import (
     ColourOption,
     DeviceOption,
@@ -99,7 +100,6 @@ def dataset(
 
     The same input gives the same bytes. Running it again makes only the shards that are missing or damaged.
     """
-    from flows.cli import _friendly_errors, _strengths
     from flows.commands import dataset_running
     from tasks.datasets.jobs import DatasetOptions
     from tasks.jobs import RestoreOptions
@@ -116,7 +116,7 @@ def dataset(
             allow_colour=correct_colour,
             policy=policy,
             fill_method=fill,
-            strengths=_strengths(strength, upscale=upscale),
+            strengths=strengths(strength, upscale=upscale),
             device=device,
             precision=precision.value,
             seed=seed,
@@ -125,6 +125,6 @@ def dataset(
             stop_at=until,
         ),
     )
-    with _friendly_errors(verbose=verbose):
+    with friendly_errors(verbose=verbose):
         code = dataset_running.run(source, destination, options=options, as_json=as_json, verbose=verbose)
     raise typer.Exit(code)

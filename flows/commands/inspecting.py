@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import flows.prefect_settings  # noqa: F401 - the task modules import prefect
-from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, print_json
+from flows.commands.console import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, print_json
 from flows.run_identity import code_version
 from models.types import to_json
 from storage.locations import Location

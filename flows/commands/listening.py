@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.console import friendly_errors
+
 listening_app = typer.Typer()
 
 _SHORTEST_TOKEN = 16
@@ -45,9 +47,8 @@ def listen(
     LACUNA_LISTEN_TOKEN is the secret the store must send. PREFECT_API_URL names Prefect's server; without it,
     `lacuna nightly FILE` is run here. docs/operations.md, "When new scans arrive", says how to set it up.
     """
-    from flows.cli import _friendly_errors
 
-    with _friendly_errors():
+    with friendly_errors():
         if print_setup is not None:
             _print_setup(print_setup, file=file, url=url or f"http://{host}:{port}")
             return

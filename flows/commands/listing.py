@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli import print_json
+from flows.commands.console import print_json
 
 _SUMMARY = (
     "SELECT run_id, collection, status, count(*) AS images, round(sum(seconds), 1) AS seconds FROM images "

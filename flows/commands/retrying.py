@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flows.cli import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
+from flows.commands.console import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.engine import start_engine
 from flows.run_summary import BrokenShardsError, RunSummary
 from models.types import from_json, to_json

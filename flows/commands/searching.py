@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flows.cli import EXIT_OK, EXIT_SOME_FAILED, print_json
+from flows.commands.console import EXIT_OK, EXIT_SOME_FAILED, print_json
 from flows.engine import start_engine
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flows.cli import EXIT_OK, print_json
+from flows.commands.console import EXIT_OK, print_json
 from flows.engine import start_engine
 
 if TYPE_CHECKING:

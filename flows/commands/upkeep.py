@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.console import friendly_errors
 from flows.commands.options import JsonOption, UntilOption
 
 upkeep_app = typer.Typer()
@@ -34,10 +35,9 @@ def nightly(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
     """Restore what is new in every collection of FILE. One that fails does not stop the others."""
-    from flows.cli import _friendly_errors
     from flows.commands import upkeeping
 
-    with _friendly_errors(verbose=verbose):
+    with friendly_errors(verbose=verbose):
         code = upkeeping.nightly(file, collections=collection, until=until, as_json=as_json, verbose=verbose)
     raise typer.Exit(code)
 
@@ -45,20 +45,18 @@ def nightly(
 @upkeep_app.command()
 def status(destination: DestinationArgument, as_json: JsonOption = False) -> None:
     """Say what runs at DEST have done: images by status, failures by kind, the last run."""
-    from flows.cli import _friendly_errors
     from flows.commands import upkeeping
 
-    with _friendly_errors():
+    with friendly_errors():
         upkeeping.status(destination, as_json=as_json)
 
 
 @upkeep_app.command(epilog=EXIT_CODES)
 def verify(destination: DestinationArgument, as_json: JsonOption = False) -> None:
     """Read every output at DEST and compare it with the sha256 in the catalogue. Writes nothing."""
-    from flows.cli import _friendly_errors
     from flows.commands import upkeeping
 
-    with _friendly_errors():
+    with friendly_errors():
         code = upkeeping.verify(destination, as_json=as_json)
     raise typer.Exit(code)
 
@@ -80,10 +78,9 @@ def retry(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
     """Restore again what failed or was quarantined at DEST, with the settings of the last run. Nothing else is read."""
-    from flows.cli import _friendly_errors
     from flows.commands import retrying
 
-    with _friendly_errors(verbose=verbose):
+    with friendly_errors(verbose=verbose):
         code = retrying.run(
             destination,
             kinds=tuple(error_kind or ()),
@@ -107,8 +104,7 @@ def clean(
     as_json: JsonOption = False,
 ) -> None:
     """List what killed runs left at DEST (temporary files, unfinished uploads), or remove it. Never an output."""
-    from flows.cli import _friendly_errors
     from flows.commands import upkeeping
 
-    with _friendly_errors():
+    with friendly_errors():
         upkeeping.clean(destination, delete=delete, older_than_hours=older_than, as_json=as_json)

@@ -11,13 +11,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.archives import IMAGE_SUFFIXES
 from storage.codecs import sniff
 from storage.dataset_samples import Part, Sample
 from storage.errors import IngestError
 from storage.faults import is_transient
 from storage.limits import IngestLimits
 from storage.locations import Location
+from storage.sources import IMAGE_SUFFIXES
 from tasks.boundary import attempt, failure_of
 from tasks.jobs import Failure
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from storage.archives import SourceMember
 from storage.catalogue_state import CatalogueState, KnownFile
+from storage.sources import SourceMember
 from tasks.increment import Increment, choose, compare_listing, first_increment, second_increment, together
 from tasks.jobs import RestoreOptions
 

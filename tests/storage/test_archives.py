@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from small_files import LIMITS, jpeg_bytes, picture, png_bytes
 
-from storage.archives import Source, open_source
+from storage.archives import open_source
 from storage.errors import IngestError, OutputError
 from storage.ingest import ingest_member
 from storage.limits import IngestLimits
 from storage.locations import Location
+from storage.sources import Source
 from storage.working_copies import WorkingCopies
 
 FILES = {"b/two.JPG": b"two", "a.png": b"one", "b/three.tif": b"three", "ö ü.jp2": b"four"}

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_files import LIMITS
 
-from storage.archives import SourceMember, open_source
+from storage.archives import open_source
 from storage.shards import Shard, cut_shards, find_duplicates, hash_members
+from storage.sources import SourceMember
 
 
 def _members(count: int, size: int = 1000) -> list[SourceMember]:

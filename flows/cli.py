@@ -22,6 +22,7 @@ from flows.commands.options import (
     PrecisionOption,
     SeedOption,
     StrengthOption,
+    ThoroughOption,
     UntilOption,
     UpscaleOption,
 )
@@ -70,6 +71,7 @@ def restore(
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
+    thorough: ThoroughOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     collection: Annotated[
@@ -109,6 +111,7 @@ def restore(
     options = RestoreOptions(
         collection=collection,
         allow_colour=correct_colour,
+        thorough=thorough,
         policy=policy,
         fill_method=fill,
         strengths=strengths(strength, upscale=upscale),
@@ -136,6 +139,7 @@ def inspect(
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
+    thorough: ThoroughOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at the first so many files only.")] = None,
@@ -147,6 +151,7 @@ def inspect(
 
     options = RestoreOptions(
         allow_colour=correct_colour,
+        thorough=thorough,
         policy=policy,
         fill_method=fill,
         strengths=strengths(strength, upscale=upscale),

@@ -189,6 +189,7 @@ _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "fill": ("fill_method", _text),
     "strength": ("strengths", _strengths),
     "upscale": ("strengths", _upscale),
+    "thorough": ("thorough", _flag),
     "correct_colour": ("allow_colour", _flag),
     "device": ("device", _text),
     "precision": ("precision", _one_of(*_PRECISIONS)),

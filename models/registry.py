@@ -19,6 +19,8 @@ from models.methods import (
     tone,
 )
 from models.published.catalogue import missing_weights
+from models.self_ensemble import SelfEnsemble
+from models.types import SELF_ENSEMBLED
 
 
 class UnknownMethodError(KeyError):
@@ -28,7 +30,7 @@ class UnknownMethodError(KeyError):
         return str(self.args[0])
 
 
-METHODS: tuple[Method, ...] = (
+_SINGLE: tuple[Method, ...] = (
     *residual_unet.METHODS,
     *classical_inpainting.METHODS,
     *classical_filters.METHODS,
@@ -40,6 +42,10 @@ METHODS: tuple[Method, ...] = (
     *deep_prior.METHODS,
     *example_based.METHODS,
     *mixtures.METHODS,
+)
+METHODS: tuple[Method, ...] = (
+    *_SINGLE,
+    *(SelfEnsemble(method) for method in _SINGLE if method.card.id in SELF_ENSEMBLED),
 )
 
 

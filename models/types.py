@@ -18,7 +18,19 @@ ImageFormat = Literal["jpeg", "png", "tiff", "webp", "jp2"]
 Treatment = tuple[str, ...]
 # How plans are made unless another policy is asked for.
 DEFAULT_POLICY = "predicted-gain"
+# Methods that exist a second time as the mean over flips and turns of the picture, under their id with a plus.
+SELF_ENSEMBLED = ("denoise", "deblock", "deblur", "all-in-one", "fill", "upscale-x2", "upscale-x4")
 Status = Literal["restored", "untouched", "review", "quarantined", "failed"]
+
+
+def thorough_id(method_id: str) -> str:
+    """Return the id of a method's mean over flips and turns, as the literature writes it: EDSR, EDSR+."""
+    return f"{method_id}+" if method_id in SELF_ENSEMBLED else method_id
+
+
+def plain_id(method_id: str) -> str:
+    """Return the id of the method behind `thorough_id`'s, or the id itself."""
+    return method_id.removesuffix("+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

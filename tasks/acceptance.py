@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.types import DegradationEstimate, Plan
+from models.types import DegradationEstimate, Plan, plain_id
 
 Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -76,7 +76,7 @@ def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None) -> Chang
 
 def is_expected(plan: Plan, method_id: str) -> bool:
     """Whether a gain was predicted of a method, by more than its uncertainty."""
-    gains = [gain for gain in plan.alternatives if gain.treatment == (method_id,)]
+    gains = [gain for gain in plan.alternatives if gain.treatment == (plain_id(method_id),)]
     return any(gain.gain_db > gain.uncertainty_db for gain in gains)
 
 

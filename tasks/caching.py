@@ -42,7 +42,7 @@ _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     ],
     "route": lambda job: [
         to_json(Thresholds()),
-        *(job["options"][name] for name in ("policy", "allow_colour", "fill_method", "strengths")),
+        *(job["options"][name] for name in ("policy", "thorough", "allow_colour", "fill_method", "strengths")),
     ],
     "restore": lambda job: [
         job["destination"],

@@ -31,16 +31,18 @@ class RestoreOptions:
     """What the user may choose about one run; every default is safe for originals one knows nothing about.
 
     collection: name in the catalogue, None = the source's own. policy: how plans are made, one of
-    `models.routing.policies`. allow_colour: whether fading and casts may be corrected. strengths: method id to a
-    strength in [0, 1], 0 = never use it. reference: clean originals under the same relative paths (any suffix), to
-    measure against. shard_images, shard_bytes: about how much is one unit of work. workers: shards in progress at once,
-    so that decoding and writing overlap with computing. incremental: only what is new or changed since the catalogue's
-    state. retry: only images that failed or were quarantined, with one of these kinds of error, () = any. only: only
-    these files, changed or not. stop_at: when to begin no further shard, HH:MM of this machine's clock or ISO 8601.
+    `models.routing.policies`. thorough: the mean over flips and turns of what is learned. allow_colour: whether fading
+    and casts may be corrected. strengths: method id to a strength in [0, 1], 0 = never use it. reference: clean
+    originals under the same relative paths (any suffix), to measure against. shard_images, shard_bytes: about how much
+    is one unit of work. workers: shards in progress at once, so that decoding and writing overlap with computing.
+    incremental: only what is new or changed since the catalogue's state. retry: only images that failed or were
+    quarantined, with one of these kinds of error, () = any. only: only these files, changed or not. stop_at: when to
+    begin no further shard, HH:MM of this machine's clock or ISO 8601.
     """
 
     collection: str | None = None
     policy: str = DEFAULT_POLICY
+    thorough: bool = False
     allow_colour: bool = False
     fill_method: str = "fill"
     strengths: tuple[tuple[str, float], ...] = ()

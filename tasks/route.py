@@ -30,7 +30,10 @@ def route(job: ShardJob, detected: Sequence[Detected], assessed: Sequence[Assess
 def routing_options(options: RestoreOptions) -> RoutingOptions:
     """Return the part of the options that routing may look at."""
     return RoutingOptions(
-        allow_colour=options.allow_colour, fill_method=options.fill_method, strengths=options.strengths
+        allow_colour=options.allow_colour,
+        thorough=options.thorough,
+        fill_method=options.fill_method,
+        strengths=options.strengths,
     )
 
 

@@ -18,6 +18,7 @@ from flows.commands.options import (
     PrecisionOption,
     SeedOption,
     StrengthOption,
+    ThoroughOption,
     UntilOption,
     UpscaleOption,
 )
@@ -87,6 +88,7 @@ def dataset(
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
+    thorough: ThoroughOption = False,
     policy: PolicyOption = DEFAULT_POLICY,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -114,6 +116,7 @@ def dataset(
         member=member,
         restore=RestoreOptions(
             allow_colour=correct_colour,
+            thorough=thorough,
             policy=policy,
             fill_method=fill,
             strengths=strengths(strength, upscale=upscale),

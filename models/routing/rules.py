@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.routing.treatments import MIXTURE, SINGLE_FAULTS
-from models.types import DegradationEstimate, Estimated, Gain, Plan, ScratchReport, Step, Treatment
+from models.types import (
+    DegradationEstimate,
+    Estimated,
+    Gain,
+    Plan,
+    ScratchReport,
+    Step,
+    Treatment,
+    plain_id,
+    thorough_id,
+)
 
 POLICY = "rules"
 # For noise, blur and compression that came together.
@@ -52,9 +62,11 @@ class RoutingOptions:
     """What the user allows. Colour changes are opt-in; `strengths` overrides a method's strength, 0 switches it off.
 
     A strength above 0 for one of UPSCALERS asks for it: every picture ends so much larger. ValueError for two of them.
+    thorough: take the mean over flips and turns of every method that has one, at eight times the work.
     """
 
     allow_colour: bool = False
+    thorough: bool = False
     fill_method: str = "fill"
     deblur_method: str = "deblur"
     strengths: tuple[tuple[str, float], ...] = ()
@@ -288,6 +300,8 @@ def plan_around(
     finding = _Finding(estimate, scratches, options or RoutingOptions())
     planned = (_fill(finding), *treatment, _colour(finding), _upscale(finding))
     steps = tuple(step for step in planned if step is not None and step.strength > 0.0)
+    if finding.options.thorough:
+        steps = tuple(replace(step, method_id=thorough_id(step.method_id)) for step in steps)
     reason = "; ".join(step.reason for step in steps) or untouched_reason
     doubt = _doubt(finding) or doubt
     return Plan(
@@ -313,4 +327,4 @@ def _doubt(finding: _Finding) -> str | None:
 
 def enlargement(plan: Plan | None) -> int:
     """Return how many times larger (in width and height) a plan makes its picture; 1 = the size is kept."""
-    return 1 if plan is None else math.prod(UPSCALERS.get(step.method_id, 1) for step in plan.steps)
+    return 1 if plan is None else math.prod(UPSCALERS.get(plain_id(step.method_id), 1) for step in plan.steps)

@@ -17,7 +17,8 @@ def shard_identity(job: DatasetJob, carried: bytes | None) -> str:
     """Return a hash of everything a shard's bytes depend on: samples as listed, options, weights, device, code."""
     chosen = {name: value for name, value in to_json(job.options).items() if name not in ("restore", "input", "column")}
     restore = to_json(job.options.restore)
-    steps = {name: restore[name] for name in ("allow_colour", "fill_method", "strengths", "tile", "seed", "limits")}
+    counts = ("thorough", "allow_colour", "fill_method", "strengths", "tile", "seed", "limits")
+    steps = {name: restore[name] for name in counts}
     computed = {name: value for name, value in to_json(job.identities).items() if name != "code_version"}
     columns = None if carried is None else hashlib.sha256(carried).hexdigest()
     made_of: list[Any] = [SCHEMA_VERSION, STEP_VERSIONS, to_json(Thresholds()), chosen, steps, computed]

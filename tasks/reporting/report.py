@@ -202,14 +202,22 @@ def _lede(views: Sequence[PictureView]) -> str:
     phrases.update({status: status for status in counts if status not in phrases})
     parts = [f"{counts[status]:,} {phrase}" for status, phrase in phrases.items() if counts[status]]
     said = parts[0] if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"{len(views):,} picture{'s' if len(views) != 1 else ''}: {said}."
+    return f"{_counted(len(views), 'picture')}: {said}."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def _summary_cards(views: Sequence[PictureView], summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return (figure, label, remark) of the summary tiles; what was not measured has no tile."""
-    cards = [(f"{len(views):,}", "pictures", f"{len({view.collection for view in views}):,} collections")]
+    collections = {view.collection for view in views}
+    cards = [
+        (f"{len(views):,}", "pictures" if len(views) != 1 else "picture", _counted(len(collections), "collection"))
+    ]
     restored = [view for view in views if view.status == "restored"]
-    cards.append((f"{len(restored):,}", "restored", f"{sum(len(view.steps) for view in restored):,} steps"))
+    steps = sum(len(view.steps) for view in restored)
+    cards.append((f"{len(restored):,}", "restored", _counted(steps, "step")))
     gains = [view.gain for view in views if view.gain is not None and view.status in ("restored", "review")]
     if gains:
         label, unit = GAIN_LABELS[next(view.gain_metric for view in views if view.gain is not None)]

@@ -53,6 +53,25 @@ def test_a_resumed_run_ends_with_the_same_weights(photographs: Photographs, tmp_
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize(
+    ("shares", "factor"),
+    [((0.0, 0.0), 1), ((1.0, 0.0), 2), ((0.0, 1.0), 3)],
+)
+def test_shares_of_patches_are_cut_from_smaller_photographs(shares: tuple[float, float], factor: int) -> None:
+    # Stripes of three columns, one of them white: a third of the size is one grey.
+    stripes = np.zeros((90, 90, 3), np.uint8)
+    stripes[:, ::3] = 255
+    half, third = shares
+    settings = PatchSettings(side=24, batch=6, half_scale_share=half, third_scale_share=third)
+    patches = Photographs([stripes]).patches(settings, rng=np.random.default_rng(0))
+    assert patches.shape == (6, 3, 24, 24)
+    values = {round(float(value) * 255) for value in patches.unique()}
+    assert values == {1: {0, 255}, 2: {0, 128}, 3: {85}}[factor]
+    # Where no photograph is three times the patch, it is cut at full scale.
+    large = PatchSettings(side=48, batch=2, half_scale_share=half, third_scale_share=third)
+    assert {0.0, 1.0} == set(Photographs([stripes]).patches(large, rng=np.random.default_rng(0)).unique().tolist())
+
+
 def test_a_run_that_no_longer_gains_ends_and_its_best_weights_count(tmp_path: Path) -> None:
     given = iter([20.0, 21.0, 20.5, 20.9, 25.0])
     kept: list[torch.Tensor] = []

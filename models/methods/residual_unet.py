@@ -21,6 +21,8 @@ from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, req
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
 GMAC_PER_MEGAPIXEL = 132.5
 CONTEXT_PX = 24
+# At the picture's own resolution, without the pixel-unshuffle.
+FULL_WIDTHS = (32, 64, 96, 128)
 # Weights of before docs/decisions/0013.
 PLAIN = 0.0
 
@@ -71,7 +73,7 @@ class HoleFiller(_UNetMethod):
     """A network that sees the picture with its holes filled smoothly, and the mask as a fourth channel."""
 
     in_channels: int = 4
-    widths: tuple[int, ...] = (32, 64, 96, 128)
+    widths: tuple[int, ...] = FULL_WIDTHS
     unshuffle: int = 1
 
     def __call__(
@@ -106,12 +108,20 @@ def _card(
 
 
 METHODS = (
-    BlindRestorer(_card("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise"), slope=PLAIN),
+    BlindRestorer(_card("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise")),
     BlindRestorer(
         _card("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock"), slope=PLAIN
     ),
     BlindRestorer(
-        _card("all-in-one", title="Blur, noise, JPEG and lost resolution that came together", purpose="mixed")
+        _card(
+            "all-in-one",
+            title="Blur, noise, JPEG and lost resolution that came together",
+            purpose="mixed",
+            gmac_per_megapixel=208.6,
+            context_px=48,
+        ),
+        widths=FULL_WIDTHS,
+        unshuffle=1,
     ),
     Deconvolver(
         _card(

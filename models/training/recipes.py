@@ -136,9 +136,10 @@ RECIPES: tuple[Recipe, ...] = (
         id="all-in-one",
         corruption=Mixture(old_photo_share=0.25),
         patches=PatchSettings(grey_share=0.2, tint_share=0.05, half_scale_share=0.35, third_scale_share=0.35),
-        schedule=Schedule(steps=8000, peak_lr=8e-4, decay_share=0.9),
+        schedule=Schedule(steps=12500, peak_lr=8e-4, decay_share=0.9),
         widths=(32, 64, 96, 128),
         unshuffle=1,
+        start_from="fill",
         seed=6,
     ),
     # All twelve tools at once, three patches each; what the agent sees is 63 px, too.

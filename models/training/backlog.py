@@ -165,7 +165,7 @@ NEEDS: tuple[Need, ...] = (
         ),
         command="lacuna train all-in-one --data DATA --out RUN --steps N "
         "--start-from models/weights/all-in-one.safetensors",
-        notes="12,500 steps at full resolution, with photographs shrunk to a third: 25.66 dB on the recipe's validation "
+        notes="12,500 steps at full resolution, photographs shrunk to a third too: 25.66 dB on the recipe's validation "
         "crops (the network before, behind a pixel-unshuffle: 25.35) and still rising; the official agent is of 63 px "
         "patches of one kind of mixture only",
         recipe="all-in-one",

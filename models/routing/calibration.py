@@ -55,7 +55,7 @@ def decide(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np
     if predicted.shown is not None:
         mixture = np.array([treatment == MIXTURE for treatment in TREATMENTS])
         best = np.arange(len(TREATMENTS)) == surely.argmax(axis=1)[:, None]
-        allowed &= predicted.shown | (mixture & best)
+        allowed &= predicted.shown | (mixture & best & (predicted.gains > predicted.deviations))
     chosen = np.where(allowed, surely, -np.inf).argmax(axis=1)
     return np.where(allowed.any(axis=1), chosen, -1)
 

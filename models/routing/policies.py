@@ -102,9 +102,9 @@ def _shipped_thresholds() -> GainThresholds:
 class PredictedGain:
     """The treatment with the highest sure gain, where that is worth anything; none = untouched.
 
-    two_witnesses: only of treatments whose fault the estimate shows, as strong as the rules treat it from. What is
-    learned may be sure and wrong about a texture unlike all it has seen. The parts of a mixture hide each other: one of
-    them must be seen only where another treatment is expected to bring more.
+    two_witnesses: only of treatments whose fault the estimate shows. What is learned may be sure and wrong about a
+    texture unlike all it has seen. The parts of a mixture hide each other: one of them must be seen only where another
+    treatment surely brings more, or where the gain expected is no larger than its deviation.
     """
 
     thresholds: GainThresholds = field(default_factory=_shipped_thresholds)
@@ -127,7 +127,7 @@ class PredictedGain:
             gain
             for gain in sure
             if not self.two_witnesses
-            or (gain is best and gain.treatment == MIXTURE)
+            or (gain is best and gain.treatment == MIXTURE and gain.gain_db > gain.uncertainty_db)
             or shows_faults_of(estimate, treatment=gain.treatment, thresholds=options.thresholds)
         ]
         chosen = max(seen, key=surely, default=None)

@@ -40,6 +40,7 @@ class Thresholds:
 
     confidence: float = 0.5
     noise_sigma: float = 4.5
+    seen_noise_sigma: float = 4.0
     jpeg_quality: float = 70.0
     blur_sigma_px: float = 0.75
     fading: float = 0.45
@@ -244,7 +245,9 @@ def _treatment(finding: _Finding) -> tuple[Step, ...]:
 
 
 def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Thresholds) -> bool:
-    """Whether the fault that a method treats is estimated as strong as the rules treat it from, however unsure.
+    """Whether the fault that a method treats is estimated strong enough to be seen, however unsure.
+
+    As strong as the rules treat it from, but for noise, which is seen a little earlier (0021).
 
     True for a method against mixtures, whose parts hide each other, and for every other one.
     """
@@ -252,7 +255,7 @@ def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Th
         measured.value for measured in (estimate.noise_sigma, estimate.jpeg_quality, estimate.blur_sigma_px)
     )
     seen = {
-        "denoise": noise is not None and noise >= thresholds.noise_sigma,
+        "denoise": noise is not None and noise >= thresholds.seen_noise_sigma,
         "deblock": quality is not None and quality <= thresholds.jpeg_quality,
         "deblur": blur is not None and blur >= thresholds.blur_sigma_px,
     }

@@ -47,7 +47,7 @@ class TrainingSettings:
     """How long and how fast to learn. inputs: how many values of the evidence the networks see."""
 
     inputs: int
-    steps: int = 4000
+    steps: int = 8000
     batch: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.02

@@ -51,7 +51,7 @@ from models.training.photographs import read_rgb
 EVERY = 20
 SEED = 0
 PRESETS = {"published": INPAINT_HALF_MISSING, "fill": FILL, "fill-fast": FILL_FAST}
-# Table 1 of the paper; 8 pictures of 512 px and cameraman, house, montage and peppers of 256 px.
+# Table 1 of the paper; 7 pictures of 512 px and cameraman, house, montage and peppers of 256 px.
 PUBLISHED_FILL = {
     "barbara": 32.22,
     "boat": 33.06,

@@ -71,7 +71,6 @@ class Mixture(PlainMethod):
                 () if evidence is None else gains_of(evidence[None], network=gains)[0],
                 thresholds=thresholds,
                 estimate=seen,
-                region=self.regional,
             )
             for seen, evidence in looked
         ]
@@ -83,7 +82,7 @@ class Mixture(PlainMethod):
 
 
 def shares_of(
-    gains: Sequence[Gain], *, thresholds: GainThresholds, estimate: DegradationEstimate, region: bool
+    gains: Sequence[Gain], *, thresholds: GainThresholds, estimate: DegradationEstimate
 ) -> npt.NDArray[np.float64]:
     """Return the shares of TREATMENTS and, last, of doing nothing: by their expected gains, if these are sure.
 
@@ -92,24 +91,20 @@ def shares_of(
     expected = np.full(len(TREATMENTS) + 1, -np.inf)
     expected[-1] = 0.0
     for gain in gains:
-        if _shown(gain, estimate=estimate, region=region) and thresholds.sure_gain_db(gain) > thresholds.least_gain_db:
+        if _shown(gain, estimate=estimate) and thresholds.sure_gain_db(gain) > thresholds.least_gain_db:
             expected[TREATMENTS.index(gain.treatment)] = gain.gain_db
     found = np.exp((expected - expected.max()) / TEMPERATURE_DB)
     return np.asarray(found / found.sum())
 
 
-def _shown(gain: Gain, *, estimate: DegradationEstimate, region: bool) -> bool:
-    """Whether the estimate shows the fault.
+def _shown(gain: Gain, *, estimate: DegradationEstimate) -> bool:
+    """Whether the estimate shows the fault; a mixture, whose parts hide each other, may be surer than others instead.
 
-    Of a whole picture a mixture needs no such witness, as its parts hide each other. A region tells less: with none at
-    all, 12 of 1,303 regions of 55 clean pictures would be treated, all of them as mixtures. So it must show any part of
-    it there, or its gain be surer than others need to be, since many regions of severe mixtures show none.
+    Without either, 12 of 1,303 regions of 55 clean pictures would be treated, all of them as mixtures; many regions of
+    severe mixtures show no part of it.
     """
-    mixture = gain.treatment == MIXTURE
-    if mixture and not region:
-        return True
     shown = shows_faults_of(estimate, treatment=gain.treatment, thresholds=Thresholds())
-    return shown or (mixture and gain.gain_db > gain.uncertainty_db)
+    return shown or (gain.treatment == MIXTURE and gain.gain_db > gain.uncertainty_db)
 
 
 def _look(

@@ -22,6 +22,9 @@ _QUIET_AND_PRIVATE = {
     "PREFECT_LOGGING_LEVEL": "ERROR",
 }
 
+# Names that `apply` has set in this process, since the user had not.
+_set_here: set[str] = set()
+
 
 def has_own_place() -> bool:
     """Whether the user says where Prefect's state or server is, which `apply` does not count as."""
@@ -42,7 +45,18 @@ def apply() -> None:
         home.mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = str(home)
     for name, value in _QUIET_AND_PRIVATE.items():
-        os.environ.setdefault(name, value)
+        if name not in os.environ:
+            os.environ[name] = value
+            _set_here.add(name)
+
+
+def quieten() -> None:
+    """Let the engine say nothing of failures, which it prints with a traceback each, unless the user has set a level.
+
+    For commands that tell every failure themselves; before Prefect is imported.
+    """
+    if "PREFECT_LOGGING_LEVEL" in _set_here:
+        os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
 
 
 apply()

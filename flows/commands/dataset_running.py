@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from flows import prefect_settings
 from flows.commands.console import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.engine import start_engine
 from models.types import to_json
@@ -35,7 +35,7 @@ def run(source: str, destination: str, *, options: DatasetOptions, as_json: bool
         options = replace(options, input=kind_of(source))
     if not verbose:
         # Every failure ends as a row and in the summary; the engine would print each with a traceback as well.
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        prefect_settings.quieten()
     start_engine()
     console = Console(stderr=True)
     with nullcontext() if as_json else console.status("Starting…"):

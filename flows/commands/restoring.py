@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from flows import prefect_settings
 from flows.commands.console import BEGUN, EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.dask_settings import DaskSettings
 from flows.engine import start_engine
@@ -43,7 +43,7 @@ def run(
     """Restore `source` into `destination`, print the outcome, and return the exit code."""
     if not verbose:
         # Every failure ends as a row and in the summary; the engine would print each with a traceback as well.
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        prefect_settings.quieten()
     start_engine()
     _check_places(source, destination, untouched=options.incremental)
     console = Console(stderr=True)

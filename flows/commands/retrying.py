@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows import prefect_settings
 from flows.commands.console import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.engine import start_engine
 from flows.run_summary import BrokenShardsError, RunSummary
@@ -48,7 +48,7 @@ def run(
     wanted = _damaged(destination, asked) if damaged else _failed(asked, kinds=kinds)
     settings = {item.collection: _settings(destination, item) for item in asked if item.collection in wanted}
     if not verbose:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        prefect_settings.quieten()
     if settings:
         start_engine()
     summaries: list[RunSummary] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flows import prefect_settings
 from flows.commands.console import EXIT_OK, EXIT_SOME_FAILED, print_json
 from flows.engine import start_engine
 
@@ -35,7 +35,7 @@ def run(
     from models.training.recipes import get_recipe
     from models.training.search import candidates, parse_grid
 
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    prefect_settings.quieten()
     grid = parse_grid(tried)
     count = len(candidates(get_recipe(recipe), grid))
     console = Console(stderr=True)

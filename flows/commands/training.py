@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flows import prefect_settings
 from flows.commands.console import EXIT_OK, print_json
 from flows.engine import start_engine
 
@@ -48,7 +48,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Train, print what came of it, and return the exit code."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    prefect_settings.quieten()
     console = Console(stderr=True)
     recipe_id = choose_recipe(recipe)
     start_engine()

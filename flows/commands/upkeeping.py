@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from flows import prefect_settings
 from flows.commands.console import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, EXIT_TIME_OVER, print_json
 from flows.deadline import parse_stop
 from flows.engine import start_engine
@@ -37,7 +37,7 @@ def nightly(
     if until is not None:
         parse_stop(until)
     if not verbose:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        prefect_settings.quieten()
     start_engine()
     with nullcontext() if as_json else Console(stderr=True).status("Restoring what is new…"):
         from flows.nightly import NightlyError

@@ -102,6 +102,23 @@ def test_a_damaged_database_is_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_a_source_without_pictures_is_one_sentence(tmp_path: Path) -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    (tmp_path / "in").mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "restore", str(tmp_path / "in"), str(tmp_path / "out"), "--json"],
+        check=False,
+        env={**own, "LACUNA_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("lacuna: ")
+    assert "holds no pictures" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def _answers(address: str, *, timeout: float) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=timeout) as answer:

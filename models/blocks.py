@@ -11,6 +11,8 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, pixel_shuff
 
 # Slope below zero of the ReLUs of whatever is trained anew.
 LEAK = 0.1
+# Widths of a U-Net that works at the picture's own resolution, without the pixel-unshuffle.
+FULL_WIDTHS = (32, 64, 96, 128)
 
 
 class ResidualBlock(nn.Module):

@@ -141,6 +141,11 @@ class Gain:
     gain_db: float
     uncertainty_db: float
 
+    @property
+    def beyond_doubt(self) -> bool:
+        """Whether more is expected than it may be off by."""
+        return self.gain_db > self.uncertainty_db
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

@@ -76,8 +76,7 @@ def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None) -> Chang
 
 def is_expected(plan: Plan, method_id: str) -> bool:
     """Whether a gain was predicted of a method, by more than its uncertainty."""
-    gains = [gain for gain in plan.alternatives if gain.treatment == (plain_id(method_id),)]
-    return any(gain.gain_db > gain.uncertainty_db for gain in gains)
+    return any(gain.beyond_doubt for gain in plan.alternatives if gain.treatment == (plain_id(method_id),))
 
 
 def refusal_of_step(change: Change, *, method_id: str, plan: Plan, estimate: DegradationEstimate) -> str | None:

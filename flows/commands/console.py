@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-# As good as the start of the process, of which this is the first module.
+# As good as the start of the process: only typer is imported before.
 BEGUN = time.monotonic()
 EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
 

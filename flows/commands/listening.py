@@ -47,7 +47,6 @@ def listen(
     LACUNA_LISTEN_TOKEN is the secret the store must send. PREFECT_API_URL names Prefect's server; without it,
     `lacuna nightly FILE` is run here. docs/operations.md, "When new scans arrive", says how to set it up.
     """
-
     with friendly_errors():
         if print_setup is not None:
             _print_setup(print_setup, file=file, url=url or f"http://{host}:{port}")

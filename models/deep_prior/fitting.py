@@ -60,7 +60,7 @@ def fit_together(tasks: Sequence[FitTask], *, preset: Preset) -> list[FitResult]
         for one in fits:
             quickened(one.network, quick=alone)  # what is quick alone has no form for many
         started = time.monotonic()
-        with _forward(fits) as forward:
+        with _no_cached_casts(fits[0].source), _forward(fits) as forward:
             try:
                 while active := [one for one in fits if one.stopped_by is None]:
                     _iterate(active, forward=forward, started=started)
@@ -103,14 +103,13 @@ def _forward(fits: Sequence[PictureFit]) -> Iterator[_Forward]:
         yield _of_several
         return
     (only,) = fits
-    with _no_cached_casts(only.source), replayed(only.network, source=only.source) as run:
+    with replayed(only.network, source=only.source) as run:
         yield lambda active, sources: [only.cropped(run(sources[0]))]
 
 
 def _iterate(active: Sequence[PictureFit], *, forward: _Forward, started: float) -> None:
     sources = [one.next_source() for one in active]
-    with _no_cached_casts(sources[0]):
-        outputs = forward(active, sources)
+    outputs = forward(active, sources)
     with torch.autocast(sources[0].device.type, enabled=False):
         losses = [one.losses_of(output) for one, output in zip(active, outputs, strict=True)]
         torch.stack([objective for _, objective in losses]).sum().backward()  # type: ignore[no-untyped-call]

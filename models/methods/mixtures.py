@@ -104,7 +104,7 @@ def _shown(gain: Gain, *, estimate: DegradationEstimate) -> bool:
     severe mixtures show no part of it.
     """
     shown = shows_faults_of(estimate, treatment=gain.treatment, thresholds=Thresholds())
-    return shown or (gain.treatment == MIXTURE and gain.gain_db > gain.uncertainty_db)
+    return shown or (gain.treatment == MIXTURE and gain.beyond_doubt)
 
 
 def _look(

@@ -14,15 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.blocks import LEAK, ResidualUNet, pull_push
+from models.blocks import FULL_WIDTHS, LEAK, ResidualUNet, pull_push
 from models.deconvolution import believed_sigma, deconvolution_entry
 from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, required_mask
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
 GMAC_PER_MEGAPIXEL = 132.5
 CONTEXT_PX = 24
-# At the picture's own resolution, without the pixel-unshuffle.
-FULL_WIDTHS = (32, 64, 96, 128)
 # Weights of before docs/decisions/0013.
 PLAIN = 0.0
 

@@ -274,7 +274,7 @@ def _record(out: Path, line: dict[str, Any], *, gains: dict[str, float], parts: 
         file.write(text + "\n")
     print(text, flush=True)
     save(parts, step=step, path=out / CHECKPOINT)
-    if gain > max((row["gain_db"] for row in rows), default=-math.inf):
+    if gain > max((row.get("gain_db", -math.inf) for row in rows), default=-math.inf):
         save(parts, step=step, path=out / BEST_CHECKPOINT)
 
 

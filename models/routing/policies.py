@@ -127,7 +127,7 @@ class PredictedGain:
             gain
             for gain in sure
             if not self.two_witnesses
-            or (gain is best and gain.treatment == MIXTURE and gain.gain_db > gain.uncertainty_db)
+            or (gain is best and gain.treatment == MIXTURE and gain.beyond_doubt)
             or shows_faults_of(estimate, treatment=gain.treatment, thresholds=options.thresholds)
         ]
         chosen = max(seen, key=surely, default=None)

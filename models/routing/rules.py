@@ -80,7 +80,7 @@ class RoutingOptions:
 
     @property
     def _upscalers(self) -> list[str]:
-        return [method for method, strength in self.strengths if method in UPSCALERS and strength > 0.0]
+        return [method for method, strength in self.strengths if plain_id(method) in UPSCALERS and strength > 0.0]
 
     @property
     def upscale_method(self) -> str | None:
@@ -88,8 +88,8 @@ class RoutingOptions:
         return next(iter(self._upscalers), None)
 
     def strength(self, method_id: str) -> float:
-        """Strength for a method, 1 unless overridden."""
-        return dict(self.strengths).get(method_id, 1.0)
+        """Strength for a method, 1 unless overridden; a method and its mean over views have one strength."""
+        return {plain_id(method): strength for method, strength in self.strengths}.get(plain_id(method_id), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ def _upscale(finding: _Finding) -> Step | None:
     return Step(
         method_id=method,
         strength=finding.options.strength(method),
-        reason=f"enlargement {UPSCALERS[method]} times was asked for",
+        reason=f"enlargement {UPSCALERS[plain_id(method)]} times was asked for",
     )
 
 
@@ -247,7 +247,7 @@ def _treatment(finding: _Finding) -> tuple[Step, ...]:
 def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Thresholds) -> bool:
     """Whether the fault that a method treats is estimated strong enough to be seen, however unsure.
 
-    As strong as the rules treat it from, but for noise, which is seen a little earlier (0021).
+    As strong as the rules treat it from, but for noise, which is seen a little earlier (0023).
 
     True for a method against mixtures, whose parts hide each other, and for every other one.
     """

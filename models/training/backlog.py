@@ -80,7 +80,7 @@ NEEDS: tuple[Need, ...] = (
             ),
         ),
         command="lacuna train denoise --data DATA --out RUN --steps N",
-        notes="the last 20,000 steps (Muon, 5e-4, leaky ReLUs, an hour of a busy core) brought 0.02 to 0.05 dB: it is "
+        notes="the last 20,000 steps (Muon, 5e-4, leaky ReLUs, an hour of a busy core) brought 0.02 to 0.06 dB: it is "
         "near what its 132 GMAC a megapixel can; all-in-one gained 0.3 dB on its validation crops by working at full "
         "resolution (209 GMAC)",
         recipe="denoise",

@@ -75,10 +75,8 @@ class Photographs:
         return stacked.float().div_(255.0)
 
     def _patch(self, settings: PatchSettings, *, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        draw = rng.random()
-        factor = 2 if draw < settings.half_scale_share else 1
-        if 0.0 <= draw - settings.half_scale_share < settings.third_scale_share:
-            factor = 3
+        draw, halved = rng.random(), settings.half_scale_share
+        factor = 2 if draw < halved else 3 if draw < halved + settings.third_scale_share else 1
         if self._largest_patch < factor * settings.side:
             factor = 1
         side = settings.side * factor

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from models.blocks import ResidualUNet, ResidualUpscaler
+from models.blocks import FULL_WIDTHS, ResidualUNet, ResidualUpscaler
 from models.example_based.networks import OnSmoothFill, build_network
 from models.rl_restore.baselines import NETWORKS
 from models.rl_restore.tool_training import ToolFaults
@@ -95,7 +95,7 @@ RECIPES: tuple[Recipe, ...] = (
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
         schedule=Schedule(steps=6000, decay_share=0.9),
         in_channels=4,
-        widths=(32, 64, 96, 128),
+        widths=FULL_WIDTHS,
         unshuffle=1,
         seed=3,
     ),
@@ -106,7 +106,7 @@ RECIPES: tuple[Recipe, ...] = (
         patches=PatchSettings(side=128, batch=8, grey_share=0.35, tint_share=0.05),
         schedule=Schedule(steps=6000, peak_lr=1e-4, warmup_steps=100, decay_share=0.3, clip_norm=1.0),
         in_channels=4,
-        widths=(32, 64, 96, 128),
+        widths=FULL_WIDTHS,
         unshuffle=1,
         seed=9,
         start_from="fill",
@@ -137,7 +137,7 @@ RECIPES: tuple[Recipe, ...] = (
         corruption=Mixture(old_photo_share=0.25),
         patches=PatchSettings(grey_share=0.2, tint_share=0.05, half_scale_share=0.35, third_scale_share=0.35),
         schedule=Schedule(steps=12500, peak_lr=8e-4, decay_share=0.9),
-        widths=(32, 64, 96, 128),
+        widths=FULL_WIDTHS,
         unshuffle=1,
         start_from="fill",
         seed=6,

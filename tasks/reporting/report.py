@@ -205,16 +205,18 @@ def _lede(views: Sequence[PictureView]) -> str:
     return f"{_counted(len(views), 'picture')}: {said}."
 
 
+def _plural(number: int, noun: str) -> str:
+    return noun if number == 1 else f"{noun}s"
+
+
 def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+    return f"{number:,} {_plural(number, noun)}"
 
 
 def _summary_cards(views: Sequence[PictureView], summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return (figure, label, remark) of the summary tiles; what was not measured has no tile."""
     collections = {view.collection for view in views}
-    cards = [
-        (f"{len(views):,}", "pictures" if len(views) != 1 else "picture", _counted(len(collections), "collection"))
-    ]
+    cards = [(f"{len(views):,}", _plural(len(views), "picture"), _counted(len(collections), "collection"))]
     restored = [view for view in views if view.status == "restored"]
     steps = sum(len(view.steps) for view in restored)
     cards.append((f"{len(restored):,}", "restored", _counted(steps, "step")))

@@ -79,33 +79,10 @@ def test_a_flow_finds_the_server_which_ends_with_the_command(tmp_path: Path, end
     assert (tmp_path / "home" / "prefect" / "prefect.db").exists()
 
 
-@pytest.mark.slow
-def test_a_damaged_database_is_one_sentence(tmp_path: Path) -> None:
+def _restored(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Run `lacuna restore` of tmp_path/in with a home of its own, as a user would who has set nothing."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    database = tmp_path / "home" / "prefect" / "prefect.db"
-    database.parent.mkdir(parents=True)
-    database.write_bytes(b"no database" * 1000)
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.png").write_bytes(b"no picture")
-    command = [sys.executable, "-m", "flows.cli", "restore", str(tmp_path / "in"), str(tmp_path / "out")]
-    ended = subprocess.run(
-        command,
-        check=False,
-        env={**own, "LACUNA_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 2
-    assert "file is not a database" in ended.stderr
-    assert f"delete {database}" in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
-def test_a_source_without_pictures_is_one_sentence(tmp_path: Path) -> None:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    (tmp_path / "in").mkdir()
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "flows.cli", "restore", str(tmp_path / "in"), str(tmp_path / "out"), "--json"],
         check=False,
         env={**own, "LACUNA_HOME": str(tmp_path / "home")},
@@ -113,6 +90,25 @@ def test_a_source_without_pictures_is_one_sentence(tmp_path: Path) -> None:
         text=True,
         timeout=120,
     )
+
+
+@pytest.mark.slow
+def test_a_damaged_database_is_one_sentence(tmp_path: Path) -> None:
+    database = tmp_path / "home" / "prefect" / "prefect.db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"no database" * 1000)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"no picture")
+    ended = _restored(tmp_path)
+    assert ended.returncode == 2
+    assert "file is not a database" in ended.stderr
+    assert f"delete {database}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_source_without_pictures_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    ended = _restored(tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.startswith("lacuna: ")
     assert "holds no pictures" in ended.stderr

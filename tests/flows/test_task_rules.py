@@ -70,6 +70,7 @@ def test_key_is_step_version_and_sha256() -> None:
         (replace(JOB, shard=replace(JOB.shard, content_sha256="1" * 64)), set(STEP_VERSIONS)),
         (replace(JOB, identities=replace(JOB.identities, estimator="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, allow_colour=True)), {"route", "restore", "measure"}),
+        (replace(JOB, options=replace(JOB.options, thorough=True)), {"route", "restore", "measure"}),
         (replace(JOB, identities=replace(JOB.identities, gains="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, policy="rules")), {"route", "restore", "measure"}),
         (replace(JOB, destination="file:///other"), {"restore", "measure"}),
@@ -238,11 +239,12 @@ def test_run_id_changes_with_what_matters() -> None:
     weights = replace(JOB.identities, methods=(("denoise", "other"),))
     others = {
         identity(RestoreOptions(allow_colour=True)),
+        identity(RestoreOptions(thorough=True)),
         identity(RestoreOptions(), destination="/e"),
         identity(RestoreOptions(), identities=weights),
     }
     assert base not in others
-    assert len(others) == 3
+    assert len(others) == 4
 
 
 def test_commit_of_the_program_makes_no_new_run() -> None:

@@ -104,3 +104,14 @@ def test_a_thorough_plan_is_the_same_with_the_methods_that_have_a_mean(policy: s
 def test_a_method_without_a_mean_stays_as_it_is() -> None:
     plan = get_policy("fixed:nlm").plan(estimate(), scratches(), options=RoutingOptions(thorough=True))
     assert [step.method_id for step in plan.steps] == ["nlm"]
+
+
+def test_a_strength_counts_under_either_id() -> None:
+    options = RoutingOptions(thorough=True, strengths=(("denoise+", 0.5), ("upscale-x4+", 1.0)))
+    assert (options.strength("denoise"), options.strength("denoise+")) == (0.5, 0.5)
+    plan = get_policy("rules").plan(estimate(noise_sigma=(25.0, 0.9)), scratches(), options=options)
+    assert [(step.method_id, step.strength) for step in plan.steps] == [("denoise+", 0.5), ("upscale-x4+", 1.0)]
+    fixed = RoutingOptions(strengths=(("denoise", 0.5),))
+    assert get_policy("fixed:denoise+").plan(estimate(), scratches(), options=fixed).steps[0].strength == 0.5
+    with pytest.raises(ValueError, match="expected one enlargement"):
+        RoutingOptions(strengths=(("upscale-x4", 1.0), ("upscale-x4+", 1.0)))

@@ -89,6 +89,8 @@ def _collection(name: str, given: Mapping[str, Any], *, defaults: RestoreOptions
         )
     settings = {key: value for key, value in given.items() if key not in ("source", "destination")}
     options = _options(settings, defaults, where)
+    if options.reference is not None:
+        options = replace(options, reference=_place(options.reference, where=f"{where}: reference", file=file))
     return Collection(
         name=name,
         source=_place(given["source"], where=f"{where} source", file=file),

@@ -53,7 +53,7 @@ def process_shard(*, name: str, job: dict[str, Any]) -> ShardSummary:
     ingested = run_stage(place.placed(ingest_shard), intact=partial(ingest_holds, retried=retried), job=job)
     detected = run_stage(place.placed(detect_scratches), job=job, ingested=ingested)
     assessed = run_stage(place.placed(estimate_degradations), job=job, ingested=ingested, detected=detected)
-    routed = run_stage(route_shard, job=job, detected=detected, assessed=assessed)
+    routed = run_stage(route_shard, job=job, ingested=ingested, detected=detected, assessed=assessed)
     findings = {"ingested": ingested, "detected": detected}
     plans = {"assessed": assessed, "routed": routed}
     restored = run_stage(place.placed(restore_images), intact=intact_outputs, job=job, **findings, **plans)
@@ -96,7 +96,8 @@ def restore_archive(
         return summary
     summary = replace(summary, store_gone=ended.store_gone)
     try:
-        summary = replace(summary, report_uri=finish_run(run, work, summary=summary, started_at=started_at))
+        uri = finish_run(run, work, summary=summary, started_at=started_at, done=len(ended.done))
+        summary = replace(summary, report_uri=uri)
     except Exception as error:
         if not (ended.store_gone and ends_the_run(error)):  # what ended the run has been said
             raise

@@ -58,16 +58,16 @@ def prepare_run(source: str, destination: str, *, options: RestoreOptions) -> Sh
     )
 
 
-def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: datetime) -> str | None:
+def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: datetime, done: int) -> str | None:
     """Retire the rows of shards that the source no longer has, write the report and record what became of the run.
 
-    Returns the report's URI if there is one.
+    done: how many shards are through. Returns the report's URI if there is one.
     """
     whole = work.increment is None and not summary.remaining
     if whole:
         keep = {job.shard.shard_id for job in work.jobs}
         _retire(run.catalogue_root, run_id=run.run_id, collection=run.collection, keep=keep)
-    report = _report(run, work, summary=summary)
+    report = _report(run, work, summary=summary, done=done)
     outcome = {name: value for name, value in to_json(summary).items() if name not in ("failures", "broken_shards")}
     outcome |= {"started_at": _iso(started_at), "finished_at": _iso(datetime.now(UTC)), "report_uri": report}
     outcome |= {"code_version": run.identities.code_version, "broken_shards": len(summary.broken_shards)}
@@ -78,10 +78,8 @@ def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: da
     return report
 
 
-def _report(run: ShardJob, work: Work, *, summary: RunSummary) -> str | None:
-    committed = len(work.jobs) - len(summary.broken_shards) if summary.images else 0
-    if work.increment is not None:
-        committed = len(_committed(run.catalogue_root, collection=run.collection))
+def _report(run: ShardJob, work: Work, *, summary: RunSummary, done: int) -> str | None:
+    committed = done if work.increment is None else len(_committed(run.catalogue_root, collection=run.collection))
     if run.previews is None or not committed:
         return None
     facts = {

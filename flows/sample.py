@@ -159,14 +159,24 @@ def build_sample_archive(destination: Path, *, seed: int = 0) -> SampleArchive:
 
 
 def _clear_previous(sample: SampleArchive) -> None:
-    if sample.originals.exists() and any(sample.originals.iterdir()) and not sample.manifest.exists():
+    folders = (sample.originals, sample.reference)
+    taken = [folder for folder in folders if folder.exists() and any(folder.iterdir())]
+    taken += [sample.archive_zip] if sample.archive_zip.exists() else []
+    if taken and not _is_ours(sample.manifest):
         raise FileExistsError(
-            f"{sample.originals} holds files that are no sample archive (expected {sample.manifest} beside it); "
-            "choose an empty destination"
+            f"{' and '.join(str(path) for path in taken)} would be replaced, and {sample.manifest} does not say that a "
+            "sample archive was built here; choose an empty destination"
         )
     shutil.rmtree(sample.originals, ignore_errors=True)
     shutil.rmtree(sample.reference, ignore_errors=True)
     sample.archive_zip.unlink(missing_ok=True)
+
+
+def _is_ours(manifest: Path) -> bool:
+    try:
+        return {"seed", "pictures"} <= set(json.loads(manifest.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _write_picture(picture: SamplePicture, sample: SampleArchive, *, seed: int, index: int) -> dict[str, Any]:

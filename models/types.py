@@ -185,7 +185,10 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputRecord:
-    """Where the result of one image lies. `output_uri` None = nothing was written (failed or quarantined)."""
+    """Where the result of one image lies. `output_uri` None = nothing was written (failed or quarantined).
+
+    written_at: when, as ISO 8601 in UTC; a file that is written again has the same bytes and another such moment.
+    """
 
     image_id: str
     relative_path: str
@@ -196,6 +199,7 @@ class OutputRecord:
     error_kind: str | None
     error_text: str | None
     seconds: float
+    written_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

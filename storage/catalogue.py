@@ -28,7 +28,7 @@ from storage.errors import CatalogueError
 from storage.locations import Entry, Location
 
 __all__ = ["IMAGES", "METRICS", "SCHEMA_VERSION", "STEPS", "commit_shard", "connect", "export_csv", "query"]
-__all__ += ["ShardKey", "committed_shards", "contents", "is_committed", "partition_value", "retire_shard"]
+__all__ += ["ShardKey", "committed_shards", "contents", "partition_value", "retire_shard"]
 __all__ += ["retire_shards"]
 
 Rows = Sequence[Mapping[str, Any]]
@@ -88,12 +88,6 @@ def contents(root: Location, shard: ShardKey) -> list[str]:
     """Return the places of the committed files of a shard, the current one last; more than one after a crash only."""
     found = [(entry.modified, entry.path.removeprefix("images/")) for entry in _files_of(root, "images", shard)]
     return [place for _, place in sorted(found)]
-
-
-def is_committed(root: Location, *, run_id: str, collection: str, shard_id: str, content_sha256: str) -> bool:
-    """Whether this content of the shard is committed; whether its outputs still exist is another question."""
-    place = _place(run_id=run_id, collection=collection, shard_id=shard_id, content_sha256=content_sha256)
-    return root.join("images", place).exists()
 
 
 def retire_shards(root: Location, *, run_id: str, collection: str, keep: Collection[str]) -> int:

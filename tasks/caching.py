@@ -54,18 +54,18 @@ _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-def step_key(step: str, job: Mapping[str, Any], *, failed: Sequence[Sequence[int]] = ()) -> str:
+def step_key(step: str, job: Mapping[str, Any], *, happened: Sequence[Sequence[Any]] = ()) -> str:
     """Return ``step/version/sha256`` for a job as plain JSON values: a valid file name below any result storage.
 
     The sha256 covers the shard's content, parameters, weights and versions of this step and of every step before it.
-    failed: positions of the images that each earlier stage failed on.
+    happened: what each earlier stage met with besides, see `_happened`.
     """
     steps = list(STEP_VERSIONS)
     if step not in steps:
         raise ValueError(f"step: got {step!r}, expected one of {steps}")
     upstream = steps[: steps.index(step) + 1]
     identity = [[name, STEP_VERSIONS[name], _DEPENDS_ON[name](job)] for name in upstream]
-    text = json.dumps([identity, [list(positions) for positions in failed if positions]], sort_keys=True)
+    text = json.dumps([identity, [list(events) for events in happened if events]], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{step}/{STEP_VERSIONS[step]}/{digest}"
 
@@ -79,9 +79,21 @@ class StepKey(CachePolicy):
     def compute_key(
         self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
-        """Return the key for a task run; see `step_key`. Images that failed upstream make another key."""
+        """Return the key for a task run; see `step_key`."""
         upstream = [value for name, value in sorted(inputs.items()) if name != "job"]
-        return step_key(self.step, inputs["job"], failed=[failed_items(value) for value in upstream])
+        return step_key(self.step, inputs["job"], happened=[_happened(value) for value in upstream])
+
+
+def _happened(results: Any) -> list[Any]:
+    """Return what became of a stage that the job does not determine, from its result as plain JSON values.
+
+    Members that the ingest refused, which it may take another time; images that a stage failed on; when outputs were
+    written, since those of other settings may have lain there meanwhile.
+    """
+    if isinstance(results, dict):
+        return [refused["relative_path"] for refused in results.get("quarantined", ())]
+    written = [(item.get("output") or {}).get("written_at") for item in results]
+    return failed_items(results) + [moment for moment in written if moment is not None]
 
 
 def failed_items(results: Any) -> list[int]:

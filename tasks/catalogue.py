@@ -57,12 +57,13 @@ def commit(
         member = known[row["relative_path"]]
         same = row.get("source_sha256") == member["source_sha256"]
         row |= {"source_state": PRESENT, "source_etag": member["source_etag"] if same else None}
+        row |= {"shard_content_sha256": job.shard.content_sha256}
     commit_shard(
         job.catalogue_root,
         run_id=job.run_id,
         collection=job.collection,
         shard_id=job.shard.shard_id,
-        content_sha256=outcome_sha256(job, restored),
+        content_sha256=outcome_sha256(job, ingested, restored),
         images=images,
         steps=steps,
         metrics=metrics,
@@ -84,16 +85,17 @@ def _with_sha256(record: QuarantineRecord, sha256: str | None) -> QuarantineReco
     return record if record.source_sha256 is not None else replace(record, source_sha256=sha256)
 
 
-def outcome_sha256(job: ShardJob, restored: Sequence[Restored]) -> str:
-    """Return what the shard's rows are filed under: its content's sha256, salted where the content does not say all.
+def outcome_sha256(job: ShardJob, ingested: Ingested, restored: Sequence[Restored]) -> str:
+    """Return what the shard's rows are filed under: a sha256 of its content and of all else that makes other rows.
 
-    A failed image may succeed in a later run, and a twin elsewhere may come or go: both make other rows of equal bytes.
+    What failed or was refused may succeed in a later run, twins elsewhere and references come and go, and outputs that
+    are written again belong to this run again, whatever lay there meanwhile.
     """
-    content = job.shard.content_sha256 or ""
+    refused = sorted((record.relative_path, record.error_kind) for record in ingested.quarantined)
     failed = [index for index, item in enumerate(restored) if item.output.status == "failed"]
-    if not failed and not job.duplicates:
-        return content
-    return hashlib.sha256(json.dumps([content, failed, sorted(job.duplicates)]).encode()).hexdigest()
+    written = [item.output.written_at for item in restored]
+    made_of = [job.shard.content_sha256, refused, failed, written, sorted(job.duplicates), job.reference_sha256]
+    return hashlib.sha256(json.dumps(made_of).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def summarize(job: ShardJob, ingested: Ingested, restored: Sequence[Restored]) -> ShardSummary:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -75,10 +76,11 @@ def pictures_of(
 
 
 def intact_outputs(restored: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every output of a result (plain JSON) still exists with the recorded sha256."""
+    """Whether every output of a result (plain JSON) still exists with the recorded sha256, and every mask exists."""
     outputs = [from_json(Restored, item).output for item in restored]
     written = {output.output_uri: output.output_sha256 for output in outputs if output.output_uri is not None}
-    return all(verify_output(uri, sha256 or "") for uri, sha256 in written.items())
+    masks = [Location(output.mask_uri) for output in outputs if output.mask_uri is not None]
+    return all(mask.exists() for mask in masks) and all(verify_output(uri, sha or "") for uri, sha in written.items())
 
 
 def batches_of(files: Sequence[list[Picture]]) -> Iterator[list[list[Picture]]]:
@@ -193,6 +195,7 @@ def _output(picture: Picture, *, status: Status, uri: str, sha256: str, mask_uri
         error_kind=None,
         error_text=None,
         seconds=picture.seconds,
+        written_at=datetime.now(UTC).isoformat(),
     )
 
 

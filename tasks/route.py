@@ -38,8 +38,10 @@ def routing_options(options: RestoreOptions) -> RoutingOptions:
 
 
 @task(name="route", cache_policy=StepKey(step="route"), result_serializer="json")
-def route_shard(*, job: dict[str, Any], detected: list[dict[str, Any]], assessed: list[dict[str, Any]]) -> Any:
-    """Task over `route`; plain JSON in and out."""
+def route_shard(
+    *, job: dict[str, Any], ingested: dict[str, Any], detected: list[dict[str, Any]], assessed: list[dict[str, Any]]
+) -> Any:
+    """Task over `route`; plain JSON in and out. ingested: for the key alone, which must name the images."""
     found = [from_json(Detected, item) for item in detected]
     measured = [from_json(Assessed, item) for item in assessed]
     return to_json(route(from_json(ShardJob, job), found, measured))

@@ -101,15 +101,16 @@ def _look(job: ShardJob) -> list[dict[str, Any]]:
 def _print_table(found: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("picture", *_COLUMNS.values(), "plan")
     for entry in found:
         name = entry["path"] + (f" page {entry['page'] + 1}" if entry["page"] else "")
         if entry["error"] is not None:
-            table.add_row(name, *[""] * len(_COLUMNS), entry["error"])
-            continue
-        numbers = [_number(name, entry["estimate"]) for name in _COLUMNS]
-        table.add_row(name, *numbers, entry["plan"]["reason"])
+            cells = [name, *[""] * len(_COLUMNS), entry["error"]]
+        else:
+            cells = [name, *(_number(column, entry["estimate"]) for column in _COLUMNS), entry["plan"]["reason"]]
+        table.add_row(*map(Text, cells))  # names may hold what would be read as markup
     Console().print(table)
 
 

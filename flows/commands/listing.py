@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flows.commands.console import print_json
 
@@ -55,9 +57,9 @@ def show_catalogue(destination: str, *, sql: str | None, csv: Path | None, as_js
     if as_json:
         print_json(result.to_pylist())
         return
-    table = Table(*result.schema.names)
+    table = Table(*map(escape, result.schema.names))
     for row in result.to_pylist():
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     Console().print(table)
 
 

@@ -57,8 +57,9 @@ def run(
             summary = restore_archive(source, destination, options, dask)
     except BrokenShardsError as error:
         summary = error.summary
-    told = summary.nothing_to_do or summary.store_gone  # of which there are no pictures, or no end
-    gain = None if told or options.reference is None else mean_gain(summary)
+    came_through = summary.restored + summary.untouched + summary.review
+    measured = options.reference is not None and came_through > 0 and not summary.store_gone
+    gain = mean_gain(summary) if measured else None
     if as_json:
         psnr = None if gain is None else {"before": gain[0], "after": gain[1]}
         print_json({**to_json(summary), "mean_psnr_db": psnr, "first_image_seconds": bar.first_image_seconds})

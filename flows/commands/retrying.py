@@ -41,8 +41,8 @@ def run(
     from flows.commands.restoring import print_summary
     from flows.deadline import parse_stop
 
-    if until is not None:
-        parse_stop(until)
+    if until is not None:  # once: a time of day means tomorrow's for the collection after the one that it stopped
+        until = parse_stop(until).isoformat()
     found = collection_statuses(destination)
     asked = _asked(found, collection=collection)
     wanted = _damaged(destination, asked) if damaged else _failed(asked, kinds=kinds)

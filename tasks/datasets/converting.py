@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from models.types import OutputRecord
+from models.types import ImageRecord, OutputRecord
 from storage.dataset_encoding import EXTENSIONS, alpha_of, encode
 from storage.errors import IngestError
 from storage.locations import Location
@@ -37,7 +37,7 @@ def convert(
 ) -> tuple[Restored, ...]:
     """Restore every image and write it in the format of `options`; aligned with the images.
 
-    A picture that is left untouched and has that format already is copied byte for byte.
+    A picture that is left untouched, has that format already and is read alike by every loader is copied byte for byte.
     """
     pictures = pictures_of(ingested, detected, assessed=assessed, routed=routed)
     results: dict[int, Restored] = {}
@@ -71,13 +71,18 @@ def _write(picture: Picture, *, job: ShardJob, options: DatasetOptions) -> Path:
     source = Location(job.source).local_path / record.relative_path
     target = job.images_root.local_path / f"{Path(record.relative_path).stem}.{EXTENSIONS[options.format]}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    if record.format == options.format and not picture.changed:
+    if record.format == options.format and not picture.changed and _reads_alike(record):
         shutil.copyfile(source, target)
         return target
     pixels = picture.pixels if picture.changed and picture.pixels is not None else load_pixels(record, job=job)
     alpha = alpha_of(source, like=pixels, limits=job.options.limits) if record.has_alpha else None
     target.write_bytes(encode(pixels, format_name=options.format, quality=options.quality, alpha=alpha))
     return target
+
+
+def _reads_alike(record: ImageRecord) -> bool:
+    """Whether the file's pixels are upright sRGB as they are stored: loaders of training sets look at nothing else."""
+    return record.icc_sha256 is None and record.orientation == 1
 
 
 def _output(picture: Picture, written: Path | None, failure: Failure | None) -> OutputRecord:

@@ -126,6 +126,12 @@ def test_inspect_writes_nothing_and_plans(archive: Path) -> None:
     assert sorted(path for path in archive.parent.rglob("*")) == before
 
 
+def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "scan [old][b].png").write_bytes(b"no picture")
+    result = RUNNER.invoke(app, ["inspect", str(tmp_path), "--device", "cpu"], env={"COLUMNS": "200"})
+    assert "scan [old][b].png" in result.stdout
+
+
 def test_catalogue_without_one_says_so(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["catalogue", str(tmp_path)])
     assert result.exit_code == 2

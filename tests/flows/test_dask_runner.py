@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import build_archive, smooth_picture, write_picture
 from typer.testing import CliRunner
 
 import flows.prefect_settings  # noqa: F401 - before prefect
@@ -27,6 +26,7 @@ from storage.faults import patience_left
 from storage.limits import IngestLimits
 from storage.locations import Location
 from tasks.jobs import RestoreOptions
+from tests.flows.conftest import build_archive, smooth_picture, write_picture
 
 OPTIONS = RestoreOptions(
     shard_images=2, device="cpu", precision="float32", strengths=(("deblock", 0.0), ("deblur", 0.0), ("fill", 0.0))

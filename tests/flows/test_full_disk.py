@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import build_archive
 from typer.testing import CliRunner
 
 import flows.prefect_settings  # noqa: F401 - before prefect
@@ -21,6 +20,7 @@ from storage.locations import Location
 from storage.room import out_of_room
 from tasks.jobs import RestoreOptions
 from tasks.progress import listening
+from tests.flows.conftest import build_archive
 
 OPTIONS = RestoreOptions(shard_images=1, workers=1, device="cpu", precision="float32", write_report=False)
 

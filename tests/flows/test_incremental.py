@@ -16,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import smooth_picture, write_picture
 
 import flows.prefect_settings  # noqa: F401 - before prefect
 import tasks.ingest
@@ -26,6 +25,7 @@ from flows.run_summary import RunSummary
 from storage.catalogue import query
 from storage.locations import Location
 from tasks.jobs import RestoreOptions
+from tests.flows.conftest import smooth_picture, write_picture
 
 OPTIONS = RestoreOptions(
     shard_images=4,

@@ -31,6 +31,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
     text = """
         [defaults]
         workers = 3
+        reference = "clean"
         strength = { denoise = 0.5 }
         [collections.a]
         source = "in/a"
@@ -38,6 +39,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
         [collections.b]
         source = "s3://in/b"
         destination = "s3://out/b"
+        reference = "s3://clean/b"
         workers = 1
         strength = { deblur = 0 }
         correct_colour = true
@@ -45,6 +47,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
         """
     first, second = read_nightly_file(written(tmp_path, text)).collections
     assert (first.source, first.destination) == (str(tmp_path / "in/a"), str(tmp_path / "out/a"))
+    assert (first.options.reference, second.options.reference) == (str(tmp_path / "clean"), "s3://clean/b")
     assert (first.options.workers, first.options.strengths) == (3, (("denoise", 0.5),))
     assert (second.source, second.options.workers, second.options.allow_colour) == ("s3://in/b", 1, True)
     strengths = dict(second.options.strengths)

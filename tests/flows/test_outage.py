@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import smooth_picture, write_picture
 from fsspec.implementations.memory import MemoryFileSystem
 
 import flows.prefect_settings  # noqa: F401 - before prefect
@@ -26,6 +25,7 @@ from storage.faults import is_transient
 from storage.locations import Location
 from storage.patience import Budgets, Patience
 from tasks.jobs import RestoreOptions
+from tests.flows.conftest import smooth_picture, write_picture
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 OPTIONS = RestoreOptions(shard_images=1, workers=1, device="cpu", precision="float32", write_report=False)

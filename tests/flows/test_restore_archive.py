@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import pyvips
-from conftest import build_archive, smooth_picture, write_picture
 
 import flows.prefect_settings  # noqa: F401 - before prefect
 import tasks.detect
@@ -24,9 +23,11 @@ import tasks.steps
 from flows.restore_archive import restore_archive
 from flows.run_summary import RunSummary
 from storage.catalogue import query
-from storage.errors import IngestError, OutputError
+from storage.errors import UNAVAILABLE, IngestError, OutputError
+from storage.fixity import check_outputs
 from storage.locations import Location
 from tasks.jobs import RestoreOptions
+from tests.flows.conftest import build_archive, smooth_picture, write_picture
 
 # Only noise is treated, so that these tests do not hang on what the estimator makes of drawn discs.
 OPTIONS = RestoreOptions(
@@ -209,3 +210,53 @@ def test_source_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(IngestError, match="holds no pictures"):
         survey(str(tmp_path), OPTIONS)
+
+
+def test_going_back_to_earlier_settings_makes_their_rows_the_current_ones(prefect_server: None, tmp_path: Path) -> None:
+    source, out = tmp_path / "archive", tmp_path / "out"
+    write_picture(source / "noisy.png", smooth_picture(2), noise_sigma=25)
+    first, weaker = OPTIONS, replace(OPTIONS, strengths=(*OPTIONS.strengths, ("denoise", 0.3)))
+    made, shown = [], []
+    for options in (first, weaker, first):
+        restore_archive(str(source), str(out), options)
+        made.append((out / "images" / "noisy.png").read_bytes())
+        shown.append({path.name: path.read_bytes() for path in (out / "report" / "previews").iterdir()})
+    assert made[0] == made[2] != made[1]
+    assert shown[0] == shown[2] != shown[1], "the report shows what lies there"
+    found = check_outputs(Location(str(out)))
+    assert (found.checked, found.damaged) == (1, ())
+
+
+def test_what_the_ingest_refused_once_is_restored_the_next_time(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "archive", tmp_path / "out"
+    for seed, name in enumerate(("a.png", "b.png")):
+        write_picture(source / name, smooth_picture(seed), noise_sigma=25)
+    real = tasks.ingest.ingest_member
+
+    def unavailable(source: Any, member: Any, **kwargs: Any) -> Any:
+        if member.relative_path == "b.png":
+            raise IngestError(UNAVAILABLE, "b.png: the store did not give it")
+        return real(source, member, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks.ingest, "ingest_member", unavailable)
+        first = restore_archive(str(source), str(out), OPTIONS)
+    assert (first.restored, first.quarantined) == (1, 1)
+    again = restore_archive(str(source), str(out), OPTIONS)
+    assert (again.restored, again.quarantined) == (2, 0)
+    rows = query(Location(str(out / "catalogue")), "SELECT status FROM images").to_pylist()
+    assert rows == [{"status": "restored"}] * 2
+
+
+def test_gains_over_a_reference_that_came_later_are_stored(prefect_server: None, tmp_path: Path) -> None:
+    source, out, clean = tmp_path / "archive", tmp_path / "out", tmp_path / "clean"
+    write_picture(source / "noisy.png", smooth_picture(2), noise_sigma=25)
+    write_picture(clean / "other.png", smooth_picture(5))
+    options, psnr = replace(OPTIONS, reference=str(clean)), "SELECT value FROM metrics WHERE metric = 'psnr_db'"
+    restore_archive(str(source), str(out), options)
+    assert query(Location(str(out / "catalogue")), psnr).num_rows == 0
+    write_picture(clean / "noisy.png", smooth_picture(2))
+    restore_archive(str(source), str(out), options)
+    assert query(Location(str(out / "catalogue")), psnr).num_rows == 2

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import pyvips
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -283,6 +284,22 @@ def test_a_folder_keeps_its_tree_or_takes_one_format(picture: Any, tmp_path: Pat
     assert (tmp_path / "png" / "images" / "cat" / "a%tif.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OutputError, match=r"holds another data set \(format: there 'png', now 'webp'\)"):
         run(tmp_path / "in", tmp_path / "png", layout="folder", format="webp")
+
+
+def test_a_new_format_has_upright_pixels_where_the_file_was_turned(picture: Any, tmp_path: Path) -> None:
+    turned = pyvips.Image.new_from_buffer(picture(1), "").copy()
+    turned.set_type(pyvips.GValue.gint_type, "orientation", 6)
+    (tmp_path / "in").mkdir()
+    turned.jpegsave(str(tmp_path / "in" / "turned.jpg"), Q=95)
+    upright = pyvips.Image.new_from_file(str(tmp_path / "in" / "turned.jpg")).autorot()
+    upright.jpegsave(str(tmp_path / "in" / "upright.jpg"), Q=95, keep="none")
+    run(tmp_path / "in", tmp_path / "out", layout="folder", format="jpeg")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "out" / "images").iterdir()}
+    assert {row["status"] for row in rows_of(tmp_path / "out")} == {"untouched"}
+    assert made["upright.jpg"] == (tmp_path / "in" / "upright.jpg").read_bytes()
+    seen = pyvips.Image.new_from_buffer(made["turned.jpg"], "")
+    assert "orientation" not in seen.get_fields()
+    assert (seen - upright).abs().max() < 12
 
 
 def test_a_shorter_input_leaves_no_shards_behind(picture: Any, tmp_path: Path) -> None:

@@ -74,6 +74,15 @@ def test_building_again_replaces_a_sample_but_nothing_else(tmp_path: Path) -> No
     assert (tmp_path / "originals" / "mine.txt").read_text() == "keep"
 
 
+@pytest.mark.parametrize("mine", ["reference/mine.png", "reference/manifest.json", "originals.zip"])
+def test_building_replaces_no_files_of_others(mine: str, tmp_path: Path) -> None:
+    (tmp_path / mine).parent.mkdir(exist_ok=True)
+    (tmp_path / mine).write_text('{"mine": true}')
+    with pytest.raises(FileExistsError, match=r"empty destination"):
+        build_sample_archive(tmp_path)
+    assert (tmp_path / mine).read_text() == '{"mine": true}'
+
+
 def test_master_is_truly_16_bit_with_profile_resolution_and_xmp(sample: SampleArchive) -> None:
     master = pyvips.Image.new_from_file(str(sample.originals / "masters/motorcycle.tif"))
     assert (master.format, master.bands) == ("ushort", 3)

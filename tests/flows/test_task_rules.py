@@ -23,6 +23,8 @@ from tasks import caching
 from tasks.acceptance import compare, is_expected, refusal
 from tasks.boundary import attempt
 from tasks.caching import STEP_VERSIONS, StepKey, step_key
+from tasks.datasets.identity import shard_identity
+from tasks.datasets.jobs import DatasetJob, DatasetOptions
 from tasks.jobs import Identities, RestoreOptions, ShardJob
 from tasks.steps import Picture, _next_method
 
@@ -245,6 +247,28 @@ def test_run_id_changes_with_what_matters() -> None:
     }
     assert base not in others
     assert len(others) == 4
+
+
+def dataset_shard(restore: RestoreOptions, **options: Any) -> str:
+    chosen = DatasetOptions(restore=restore, **options)
+    job = DatasetJob(
+        destination="/d", working_root="/w", number=0, samples=(), options=chosen, identities=JOB.identities
+    )
+    return shard_identity(job, None)
+
+
+def test_a_shard_of_a_data_set_is_made_again_when_what_it_is_made_by_changes() -> None:
+    base = dataset_shard(RestoreOptions())
+    others = {
+        dataset_shard(RestoreOptions(policy="rules")),
+        dataset_shard(RestoreOptions(thorough=True)),
+        dataset_shard(RestoreOptions(allow_colour=True)),
+        dataset_shard(RestoreOptions(strengths=(("denoise", 0.5),))),
+        dataset_shard(RestoreOptions(), format="png"),
+    }
+    assert base not in others
+    assert len(others) == 5
+    assert base == dataset_shard(RestoreOptions(workers=7, device="cpu", precision="float32", write_report=False))
 
 
 def test_commit_of_the_program_makes_no_new_run() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import smooth_picture, write_picture
 from typer.testing import CliRunner
 
 from flows.cli import app
+from tests.flows.conftest import smooth_picture, write_picture
 
 RUNNER = CliRunner()
 PLAIN = ["--device", "cpu", "--precision", "float32", "--no-report"]

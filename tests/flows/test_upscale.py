@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from conftest import smooth_picture, write_picture
 from typer.testing import CliRunner
 
 import flows.prefect_settings  # noqa: F401 - before prefect
@@ -18,6 +17,7 @@ from storage.catalogue import query
 from storage.limits import IngestLimits
 from storage.locations import Location
 from tasks.jobs import RestoreOptions
+from tests.flows.conftest import smooth_picture, write_picture
 
 STRENGTHS = (("deblock", 0.0), ("deblur", 0.0), ("denoise", 0.0), ("fill", 0.0), ("upscale-x2", 1.0))
 

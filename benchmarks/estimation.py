@@ -82,8 +82,8 @@ def immerkaer_sigma(plane: Pixels) -> float:
 def read_all(image: Pixels) -> dict[str, dict[str, Estimated]]:
     """Return the estimates of a picture by each way of estimating: classical, network, final."""
     windows = read_patches(image)
-    learned = asdict_shallow(read_windows(windows.varied, network=load_network("cpu")))
-    final = estimate_windows(windows, jpeg_table_quality=None, device="cpu")
+    learned = asdict_shallow(read_windows(windows.varied, network=load_network()))
+    final = estimate_windows(windows, jpeg_table_quality=None)
     planes, level = luma(windows.varied) * 255, final["noise_sigma"].value or 0.0
     classical = {
         "noise_sigma": estimate_noise(np.ascontiguousarray(windows.flat[..., 1]) * 255, ~saturated(windows.flat)),

@@ -8,12 +8,20 @@ from tasks.jobs import RestoreOptions
 def check_methods(options: RestoreOptions) -> None:
     """Raise UnknownMethodError, naming the nearest, or ValueError for a method that cannot be used as asked."""
     from models.registry import get_method
-    from models.routing.policies import get_policy
+    from models.routing.policies import MIXING, get_policy
+    from models.routing.treatments import TREATING_METHODS as PARTS
+    from models.types import plain_id
     from tasks.route import routing_options
 
     routing_options(options)
     get_policy(options.policy)
     for method_id, _ in options.strengths:
         get_method(method_id)
+    parts = [method_id for method_id, value in options.strengths if plain_id(method_id) in PARTS and value != 1.0]
+    if options.policy in MIXING and parts:
+        raise ValueError(
+            f"--strength {parts[0]}: --policy {options.policy} mixes {', '.join(PARTS)} in shares of its own; give the "
+            f"strength of {options.policy} itself, or choose another policy"
+        )
     if not get_method(options.fill_method).card.needs_mask:
         raise ValueError(f"--fill: {options.fill_method} fills no holes; `lacuna methods` lists those that do")

@@ -126,17 +126,18 @@ def enlarge(images: Tensor, *, scale: int) -> Tensor:
     return interpolate(images, scale_factor=scale, mode="bicubic", antialias=True)
 
 
-def pull_push(image: Tensor, mask: Tensor, *, levels: int = 7) -> Tensor:
+def pull_push(image: Tensor, mask: Tensor) -> Tensor:
     """Fill the holes of `image` (B, C, H, W) smoothly: averages of known pixels, pulled down and pushed up a pyramid.
 
     `mask` (B, 1, H, W) is 1 where a pixel is missing; known pixels come back as they were. After Gortler et al., "The
-    Lumigraph", SIGGRAPH 1996, section 3.4. A hole without any known pixel around becomes 0.
+    Lumigraph", SIGGRAPH 1996, section 3.4. The pyramid ends at a single cell, so that holes of any size are filled; a
+    picture without any known pixel becomes 0.
     """
     known = 1.0 - mask
-    if levels == 0 or min(image.shape[-2:]) < 2:
+    if max(image.shape[-2:]) < 2:
         return image * known
     weight = avg_pool2d(known, 2, ceil_mode=True, count_include_pad=False)
     coarse = avg_pool2d(image * known, 2, ceil_mode=True, count_include_pad=False) / weight.clamp_min(1e-6)
-    coarse = pull_push(coarse * (weight > 0), (weight <= 0).to(image.dtype), levels=levels - 1)
+    coarse = pull_push(coarse * (weight > 0), (weight <= 0).to(image.dtype))
     smooth = interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=False)
     return image * known + smooth * mask

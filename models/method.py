@@ -154,6 +154,11 @@ def required_mask(mask: Tensor | None, *, method_id: str) -> Tensor:
     return mask
 
 
+def nothing_known(holes: Tensor) -> Tensor:
+    """Return (B, 1, 1, 1) bool: where all of a tile (B, 1, H, W) is missing, of which nothing can be made."""
+    return (holes > 0).flatten(1).all(1).view(-1, 1, 1, 1)
+
+
 def without_repeated_planes(image: Tensor) -> Tensor:
     """Return (B, 1, H, W) for pictures that are grey, three equal planes, and (B, 3, H, W) as it is otherwise."""
     is_grey = torch.equal(image[:, 0], image[:, 1]) and torch.equal(image[:, 0], image[:, 2])

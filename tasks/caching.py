@@ -26,8 +26,8 @@ STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "1",
     "estimate": "3",
-    "route": "3",
-    "restore": "2",
+    "route": "4",
+    "restore": "3",
     "measure": "1",
 }
 

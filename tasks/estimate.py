@@ -61,13 +61,12 @@ def _estimate_image(record: ImageRecord, scratches: ScratchReport, *, job: Shard
 
     pixels = load_pixels(record, job=job)
     mask = load_mask(record, scratches, job=job)
-    # Without the device's lock: nearly all of it is filters on one core, and the network sees a few patches.
+    # Without the device's lock: filters on one core, and a small network that is never on the device.
     measured, evidence = estimate_with_evidence(
         pixels,
         scratch_mask=mask,
         scratch_coverage=Estimated(value=scratches.coverage, confidence=scratches.confidence),
         jpeg_table_quality=record.jpeg_table_quality,
-        device=job.identities.device,
     )
     return _Seen(assessed=Assessed(estimate=measured), evidence=evidence, window=trial_window(pixels))
 

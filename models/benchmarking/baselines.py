@@ -19,10 +19,13 @@ from torch import Tensor
 
 from models.benchmarking.code_identity import code_sha256
 from models.degradations.resample import resize
+from models.method import CombiningMethod, Method
+from models.published.catalogue import card_of
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner
 from models.scratches.detector import shipped_settings
-from models.types import DegradationEstimate, Estimated
+from models.self_ensemble import SelfEnsemble
+from models.types import DegradationEstimate, Estimated, plain_id
 
 Pixels = npt.NDArray[np.float32]
 INPUT = "input"
@@ -87,8 +90,19 @@ def method_identity(method_id: str) -> tuple[str, str, str | None]:
         return method_id, code_sha256(Path(inspect.getfile(resize))), None
     if method_id == ROUTED:
         return method_id, _program_sha256(), None
-    source = Path(inspect.getfile(type(get_method(method_id))))
-    return method_id, code_sha256(source), Runner.weights_sha256(method_id)
+    made_of = [(code_sha256(Path(inspect.getfile(type(part)))), part.card.weights) for part in _parts(method_id)]
+    if len(made_of) == 1:
+        return method_id, made_of[0][0], Runner.weights_sha256(method_id)
+    all_of_it = [(code, None if weights is None else card_of(weights).sha256) for code, weights in made_of]
+    return method_id, hashlib.sha256(repr(all_of_it).encode()).hexdigest(), Runner.weights_sha256(method_id)
+
+
+def _parts(method_id: str) -> list[Method]:
+    """Return a method and those that it runs inside."""
+    method = get_method(method_id)
+    inner = method.parts if isinstance(method, CombiningMethod) else ()
+    inner = (plain_id(method_id),) if isinstance(method, SelfEnsemble) else inner
+    return [method, *(part for inside in inner for part in _parts(inside))]
 
 
 def _program_sha256() -> str:

@@ -7,7 +7,7 @@ longer than they run (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 import torch
@@ -24,8 +24,10 @@ def replayed(network: nn.Module, *, source: Tensor) -> Iterator[Callable[[Tensor
     if not _can_record(source):
         yield network
         return
-    # The recording reads its input from the memory of the sample, which must not be the source that is kept.
-    recorded = cast(nn.Module, torch.cuda.make_graphed_callables(network, (source.clone(),)))
+    # The recording is of the current device, and reads its input from the memory of the sample, which must not be the
+    # source that is kept.
+    with _on_its_device(source):
+        recorded = cast(nn.Module, torch.cuda.make_graphed_callables(network, (source.clone(),)))
     try:
         yield lambda given: cast(Tensor, recorded(given)).clone()
     finally:
@@ -35,3 +37,7 @@ def replayed(network: nn.Module, *, source: Tensor) -> Iterator[Callable[[Tensor
 
 def _can_record(source: Tensor) -> bool:
     return source.is_cuda
+
+
+def _on_its_device(source: Tensor) -> AbstractContextManager[object]:
+    return torch.cuda.device(source.device) if source.is_cuda else nullcontext()

@@ -111,13 +111,13 @@ def combine_scale(classical: Estimated, learned: Estimated) -> Estimated:
 
 
 def measure_windows(
-    windows: PictureWindows, *, jpeg_table_quality: float | None, device: str
+    windows: PictureWindows, *, jpeg_table_quality: float | None
 ) -> tuple[dict[str, Estimated], FloatArray]:
     """Return noise, blur, JPEG quality and scale from windows of one picture, cut at multiples of 8, and the evidence.
 
     The evidence is every number that the four were made of, see `models.estimation.evidence`.
     """
-    learned, behind = describe_windows(windows.varied, network=load_network(device))
+    learned, behind = describe_windows(windows.varied, network=load_network())
     planes = luma(windows.varied) * 255
     green = np.ascontiguousarray(windows.flat[..., 1]) * 255
     flat_noise = estimate_noise(green, ~saturated(windows.flat))
@@ -133,9 +133,9 @@ def measure_windows(
     return found, evidence
 
 
-def estimate_windows(windows: PictureWindows, *, jpeg_table_quality: float | None, device: str) -> dict[str, Estimated]:
+def estimate_windows(windows: PictureWindows, *, jpeg_table_quality: float | None) -> dict[str, Estimated]:
     """Return noise, blur, JPEG quality and scale from windows of one picture, cut at multiples of 8."""
-    return measure_windows(windows, jpeg_table_quality=jpeg_table_quality, device=device)[0]
+    return measure_windows(windows, jpeg_table_quality=jpeg_table_quality)[0]
 
 
 def _check(image: Pixels, scratch_mask: npt.NDArray[Any] | None) -> npt.NDArray[np.bool_] | None:
@@ -161,7 +161,6 @@ def estimate_degradation(
     scratch_mask: npt.NDArray[Any] | None,
     scratch_coverage: Estimated,
     jpeg_table_quality: float | None,
-    device: str = "cpu",
 ) -> DegradationEstimate:
     """Return what is wrong with `image`, (H, W) or (H, W, 3) uint8 or uint16 sRGB, each quantity with a confidence.
 
@@ -174,7 +173,6 @@ def estimate_degradation(
         scratch_mask=scratch_mask,
         scratch_coverage=scratch_coverage,
         jpeg_table_quality=jpeg_table_quality,
-        device=device,
     )
     return estimate
 
@@ -185,7 +183,6 @@ def estimate_with_evidence(
     scratch_mask: npt.NDArray[Any] | None,
     scratch_coverage: Estimated,
     jpeg_table_quality: float | None,
-    device: str = "cpu",
 ) -> tuple[DegradationEstimate, FloatArray | None]:
     """Return what `estimate_degradation` does and the evidence behind it; None for a picture under 32 px on a side."""
     mask = _check(image, scratch_mask)
@@ -197,6 +194,6 @@ def estimate_with_evidence(
         evidence = None
     else:
         windows = read_patches(image, mask=mask)
-        found, evidence = measure_windows(windows, jpeg_table_quality=jpeg_table_quality, device=device)
+        found, evidence = measure_windows(windows, jpeg_table_quality=jpeg_table_quality)
     estimate = DegradationEstimate(**found, scratch_coverage=scratch_coverage, fading=fading, colour_cast=cast)
     return estimate, evidence

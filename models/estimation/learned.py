@@ -28,12 +28,15 @@ class LearnedEstimates:
     effective_scale: Estimated
 
 
-@lru_cache(maxsize=4)
-def load_network(device: str) -> EstimatorNetwork:
-    """Return the shipped network on a device, ready for inference; WeightsError when its file is altered or absent."""
+@lru_cache(maxsize=1)
+def load_network() -> EstimatorNetwork:
+    """Return the shipped network, ready for inference; WeightsError when its file is altered or absent.
+
+    It is always on the CPU: a few small patches a picture, read beside what a GPU is recording or restoring.
+    """
     network = EstimatorNetwork()
     network.load_state_dict(load_weights(WEIGHTS))
-    return network.to(torch.device(device)).eval()
+    return network.eval()
 
 
 # A typical error of this size, in the unit of each quantity, leaves a confidence of 1 / e: (constant, share of value).

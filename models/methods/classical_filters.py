@@ -16,6 +16,7 @@ import torch
 from skimage.restoration import denoise_nl_means, estimate_sigma
 from torch import Tensor, nn
 
+from models.deconvolution import believed_sigma
 from models.method import Context, MethodCard, PlainMethod
 
 
@@ -55,7 +56,7 @@ class UnsharpMask(PlainMethod):
         for picture, context in zip(image, contexts, strict=True):
             pixels = picture.permute(1, 2, 0).float().cpu().numpy()
             value = context.estimate.blur_sigma_px.value if context.estimate is not None else None
-            sigma = min(max(value or 1.0, 0.3), 4.0)
+            (sigma,) = believed_sigma([value])
             restored.append(2.0 * pixels - cv2.GaussianBlur(pixels, (0, 0), sigma))
         return torch.from_numpy(np.stack(restored)).permute(0, 3, 1, 2).to(image)
 

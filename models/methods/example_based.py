@@ -19,7 +19,15 @@ from models.example_based.blind_spot import BlindSpotSettings, fill_with_blind_s
 from models.example_based.faithful import FaithfulSettings, fill_faithfully
 from models.example_based.learning import Budget, LearningResult
 from models.example_based.networks import OnSmoothFill, build_network
-from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, required_mask, without_repeated_planes
+from models.method import (
+    LEARNED_LICENCE,
+    Context,
+    MethodCard,
+    PlainMethod,
+    nothing_known,
+    required_mask,
+    without_repeated_planes,
+)
 
 LICENCE = "Apache-2.0 (written anew from a description; nothing learned beforehand)"
 # Tiles are at least four times as large, 512 px: what lies further than a tile away has no influence.
@@ -69,9 +77,7 @@ class LearnedFromPhotographs(PlainMethod):
         if settings is None:
             known = (1.0 - holes).expand_as(image)
             predicted: Tensor = network(torch.cat([image * known, known], dim=1))
-            # Of nothing known, nothing is made.
-            nothing_known = (holes > 0).flatten(1).all(1).view(-1, 1, 1, 1)
-            return torch.where((known > 0) | nothing_known, image, predicted.to(image.dtype))
+            return torch.where((known > 0) | nothing_known(holes), image, predicted.to(image.dtype))
 
         def learn(tile: Tensor, missing: Tensor, budget: Budget) -> LearningResult:
             return fill_with_blind_spots(tile, missing, settings=settings, seed=seed, budget=budget, network=network)

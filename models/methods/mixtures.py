@@ -10,7 +10,7 @@ so that there are no seams.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, gains_of
 from models.routing.rules import Thresholds, shows_faults_of
-from models.routing.treatments import MIXTURE, TREATMENTS
+from models.routing.treatments import MIXTURE, TREATING_METHODS, TREATMENTS
 from models.routing.trial_evidence import TRIAL_SIDE, trial_corner, trial_evidence
 from models.shares import FloatArray, Shares
 from models.types import DegradationEstimate, Estimated, Gain
@@ -43,7 +43,7 @@ class Mixture(PlainMethod):
     """Mixes all treatments by their predicted gains; in regions, or with the same shares everywhere."""
 
     regional: bool = True
-    parts: tuple[str, ...] = field(default=tuple(method for (method,) in TREATMENTS))
+    parts: tuple[str, ...] = TREATING_METHODS
 
     def build(self) -> nn.Module:
         return GainNetwork()
@@ -58,7 +58,8 @@ class Mixture(PlainMethod):
     ) -> Shares:
         """Return the share of each of `results`, the parts' of `image` (H, W) or (H, W, 3), 8 or 16 bit."""
         gains = cast(GainNetwork, network)
-        rows, columns = (_starts(length, image.size) if self.regional else [0] for length in image.shape[:2])
+        size = image.shape[0] * image.shape[1]
+        rows, columns = (_starts(length, size) if self.regional else [0] for length in image.shape[:2])
         sides = [min(REGION_PX, length) if self.regional else length for length in image.shape[:2]]
         looked = [
             _look(image, results, window=(slice(top, top + sides[0]), slice(left, left + sides[1])))
@@ -127,7 +128,7 @@ def _look(
 
 
 def _starts(length: int, size: int) -> list[int]:
-    """Return where regions begin along one side of a picture of so many values."""
+    """Return where regions begin along one side of a picture of so many pixels."""
     last = length - min(length, REGION_PX)
     step = max(STEP_PX, (size / MOST_REGIONS) ** 0.5)
     count = int(np.ceil(last / step)) + 1

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.blocks import FULL_WIDTHS, LEAK, ResidualUNet, pull_push
 from models.deconvolution import believed_sigma, deconvolution_entry
-from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, required_mask
+from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, nothing_known, required_mask
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
 GMAC_PER_MEGAPIXEL = 132.5
@@ -79,7 +79,7 @@ class HoleFiller(_UNetMethod):
     ) -> Tensor:
         holes = required_mask(mask, method_id=self.card.id)
         filled: Tensor = network(torch.cat([pull_push(image, holes), holes], dim=1))
-        return filled
+        return torch.where(nothing_known(holes), image, filled.to(image.dtype))
 
 
 def _card(

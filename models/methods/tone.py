@@ -32,15 +32,31 @@ class TonalRange(PlainMethod):
         stride = max(1, max(image.shape[:2]) // SAMPLE_SIDE)
         sample = np.asarray(image[::stride, ::stride], dtype=np.float32) / largest_value(image.dtype)
         planes = np.repeat(sample[:, :, None], 3, axis=2) if sample.ndim == 2 else sample
-        low, high = np.percentile(planes.reshape(-1, 3), [LOW_PERCENTILE, HIGH_PERCENTILE], axis=0)
-        return (*low.tolist(), *np.maximum(high, low + SMALLEST_RANGE).tolist())
+        return _points(planes.reshape(-1, 3))
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
     ) -> Tensor:
-        points = torch.tensor([context.statistics for context in contexts], dtype=image.dtype, device=image.device)
+        known = [
+            context.statistics or _points(planes.float().flatten(1).T.cpu().numpy())
+            for context, planes in zip(contexts, image, strict=True)
+        ]
+        points = torch.tensor(known, dtype=image.dtype, device=image.device)
         low, high = points[:, :3, None, None], points[:, 3:, None, None]
         return (image - low) / (high - low)
+
+
+def _points(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
+    """Return black points, then white points, of three channels from their values (N, 3) in [0, 1].
+
+    A narrower range than SMALLEST_RANGE is stretched as if it were as wide as that, about the tone that it has: a blank
+    sheet keeps its own.
+    """
+    low, high = np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE], axis=0)
+    spread = high - low
+    missing = np.maximum(SMALLEST_RANGE - spread, 0.0)
+    low = low - missing * low / (1.0 - np.minimum(spread, SMALLEST_RANGE))
+    return (*low.tolist(), *(low + np.maximum(spread, SMALLEST_RANGE)).tolist())
 
 
 METHODS = (

@@ -61,7 +61,6 @@ def assess(
         scratch_mask=mask,
         scratch_coverage=Estimated(value=found.coverage, confidence=found.confidence),
         jpeg_table_quality=jpeg_table_quality,
-        device=runner.device,
     )
     (tried,) = with_trials([evidence], [trial_window(image)], [estimate], runner=runner)
     chosen = policy or get_policy(DEFAULT_POLICY)

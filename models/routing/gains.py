@@ -109,7 +109,7 @@ def shipped_thresholds() -> GainThresholds:
 def gains_of(evidence: FloatArray, *, network: GainNetwork) -> list[tuple[Gain, ...]]:
     """Return for every row of evidence (P, E) the gains of all treatments, the largest first."""
     with torch.inference_mode():
-        expected, deviation = network(torch.from_numpy(evidence))
+        expected, deviation = network(torch.from_numpy(evidence).to(network.middle.device))
     return [ranked(row, spread) for row, spread in zip(expected.tolist(), deviation.tolist(), strict=True)]
 
 

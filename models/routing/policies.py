@@ -22,12 +22,12 @@ from models.routing.gain_thresholds import GainThresholds
 from models.routing.rules import POLICY as RULES
 from models.routing.rules import RoutingOptions, plan_around, plan_for, shows_faults_of
 from models.routing.treatments import MIXTURE
-from models.types import DEFAULT_POLICY, DegradationEstimate, Gain, Plan, ScratchReport, Step, Treatment
+from models.types import DEFAULT_POLICY, DegradationEstimate, Gain, Plan, ScratchReport, Step, Treatment, plain_id
 
 PREDICTED_GAIN = DEFAULT_POLICY
 FIXED = "fixed:"
 # Also the ids of the methods that they plan.
-SOFT, REGIONAL = "soft", "regional"
+MIXING = SOFT, REGIONAL = "soft", "regional"
 AGENT, AGENTS_METHOD = "agent", "rl-restore"
 
 
@@ -167,7 +167,7 @@ class Soft:
     ) -> Plan:
         found = self.chosen_by.plan(estimate, scratches, options=options, gains=gains)
         treating = {method for gain in gains for method in gain.treatment} | {options.deblur_method}
-        steps = tuple(step for step in found.steps if step.method_id in treating)
+        steps = tuple(step for step in found.steps if plain_id(step.method_id) in treating)
         if not steps:
             return replace(found, policy=self.name)
         reason = f"all treatments in shares of their expected gains, of which {steps[0].reason}"

@@ -29,14 +29,13 @@ from models.routing.gain_data import Examples, clean_evidence, make_examples
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, inputs_size
 from models.routing.rules import Thresholds, plan_for, shows_faults_of
-from models.routing.treatments import TREATMENTS
+from models.routing.treatments import TREATING_METHODS, TREATMENTS
 from models.training.export import DATA
 from models.types import DegradationEstimate, Estimated, ScratchReport
 from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights, weights_sha256
 
 # Gains beyond these are learned as these: nothing depends on how much worse than that it would get.
 _LABEL_RANGE_DB = (-5.0, 20.0)
-_METHODS = tuple(treatment[0] for treatment in TREATMENTS)
 _NO_SCRATCHES = ScratchReport(
     coverage=0.0, components=0, confidence=1.0, threshold=0.5, mask=None, mask_sha256=None, detector="none"
 )
@@ -142,7 +141,7 @@ def estimates_of(evidence: FloatArray) -> list[DegradationEstimate]:
 def rules_choice(evidence: FloatArray) -> npt.NDArray[np.int64]:
     """Return what the rules choose for every row of evidence, -1 = nothing; of two methods the first."""
     plans = [plan_for(estimate, _NO_SCRATCHES) for estimate in estimates_of(evidence)]
-    return np.array([_METHODS.index(plan.steps[0].method_id) if plan.steps else -1 for plan in plans])
+    return np.array([TREATING_METHODS.index(plan.steps[0].method_id) if plan.steps else -1 for plan in plans])
 
 
 def shown_by(evidence: FloatArray) -> npt.NDArray[np.bool_]:
@@ -221,7 +220,7 @@ def _metrics(network: GainNetwork, held_back: Examples, *, clean: FloatArray) ->
         "the same, by the rules": _rounded(rules),
         f"{len(clean)} whole clean held-back photographs": {"touched": touched},
         "thresholds": {field.name: getattr(thresholds, field.name) for field in fields(thresholds)},
-        "learned with": {method: weights_sha256(method)[:16] for (method,) in TREATMENTS},
+        "learned with": {method: weights_sha256(method)[:16] for method in TREATING_METHODS},
     }
 
 

@@ -14,6 +14,7 @@ MIXTURE: Treatment = ("all-in-one",)
 # Chains of two (deblock then denoise, denoise then deblur) were tried: over 300 training examples the best choice among
 # single methods and these gains 2.24 dB, among single methods 2.23.
 TREATMENTS: tuple[Treatment, ...] = (*((method,) for method in SINGLE_FAULTS), MIXTURE)
+TREATING_METHODS = tuple(method for (method,) in TREATMENTS)
 # In grey levels²: one level of error cannot be seen, and a clean picture would have an infinite PSNR.
 ERROR_FLOOR = 1.0
 

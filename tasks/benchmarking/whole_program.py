@@ -21,7 +21,7 @@ def load_networks(chosen: Runner) -> None:
     from models.estimation.learned import load_network
 
     detector(chosen.device)
-    load_network(chosen.device)
+    load_network()
 
 
 def restore_routed(degraded: Pixels, *, chosen: Runner) -> Pixels:

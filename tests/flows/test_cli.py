@@ -132,6 +132,13 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> No
     assert "scan [old][b].png" in result.stdout
 
 
+def test_a_strength_that_a_mixture_would_not_heed_is_refused(archive: Path, tmp_path: Path) -> None:
+    command = ["restore", str(archive), str(tmp_path / "out"), "--policy", "regional", "--strength", "denoise=0"]
+    result = RUNNER.invoke(app, command)
+    assert result.exit_code == 2
+    assert "shares of its own" in result.stderr
+
+
 def test_catalogue_without_one_says_so(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["catalogue", str(tmp_path)])
     assert result.exit_code == 2

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.benchmarking import code_identity
+from models.benchmarking import baselines, code_identity
 from models.benchmarking.baselines import (
     BICUBIC,
     INPUT,
@@ -29,6 +30,7 @@ from models.benchmarking.scoring import METRICS, Result, metrics_identity, score
 from models.benchmarking.statistics import mean_of, median_of, router_power, summarize, worst_mean
 from models.benchmarking.suites import SUITES, get_suite, suite_ids
 from models.degradations.recipes import get_recipe
+from models.published.catalogue import card_of
 from models.registry import METHODS, UnknownMethodError
 from models.run import Runner, RunSettings
 
@@ -217,6 +219,18 @@ def test_cost_of_what_computes_nothing() -> None:
     assert cost_of("biharmonic").parameters is None
     assert method_identity(INPUT) == method_identity(INPUT)
     assert method_identity("denoise")[2] is not None
+
+
+@pytest.mark.parametrize(("made", "part"), [("fill+", "fill"), ("regional", "deblur")])
+def test_a_method_made_of_others_is_measured_anew_with_them(
+    made: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = method_identity(made), baselines.card_of
+    method_identity.cache_clear()
+    changed = replace(card_of(part), sha256="0" * 64)
+    monkeypatch.setattr(baselines, "card_of", lambda name: changed if name == part else real(name))
+    assert method_identity(made) != before
+    method_identity.cache_clear()
 
 
 def test_code_identity_follows_imports() -> None:

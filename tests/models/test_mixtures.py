@@ -155,6 +155,8 @@ def test_the_policies_plan_them() -> None:
     soft = get_policy("soft").plan(noisy, none, options=options, gains=[gain])
     assert [step.method_id for step in soft.steps] == ["soft"]
     assert (soft.policy, soft.alternatives) == ("soft", (gain,))
+    thorough = get_policy("soft").plan(noisy, none, options=RoutingOptions(thorough=True), gains=[gain])
+    assert [step.method_id for step in thorough.steps] == ["soft"]
     untouched = get_policy("soft").plan(estimate(), none, options=options, gains=())
     assert (untouched.steps, untouched.policy) == ((), "soft")
     regional = get_policy("regional").plan(estimate(), none, options=options, gains=())

@@ -13,6 +13,8 @@ from flows.deadline import Window
 from flows.placement import placement
 from models.types import from_json, to_json
 from storage.catalogue import ShardKey
+from storage.catalogue_state import name_of_another
+from storage.errors import OutputError
 from storage.outputs import check_writable
 from storage.run_records import record_settings
 from storage.shards import Shard, cut_runs
@@ -37,6 +39,7 @@ from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 _KEPT_BYTES = 1 << 30
 _check_writable = patiently(check_writable, name="try the destination")
 _record_settings = patiently(record_settings, name="record settings")
+_name_of_another = patiently(name_of_another, name="names of other collections")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,9 +112,10 @@ def _compare_bytes(run: ShardJob, work: Work, window: Window) -> Increment:
 def begin_work(run: ShardJob, work: Work) -> None:
     """Record what was asked for, and amend the rows that need no computing: sources that went or came back.
 
-    Raises OutputError or OSError when the destination cannot be written.
+    Raises OutputError or OSError when the destination cannot be written, or holds files of these names already.
     """
     _check_writable(run.destination)
+    _check_names(run, work)
     settings = {
         "source": run.source,
         "destination": run.destination,
@@ -123,6 +127,18 @@ def begin_work(run: ShardJob, work: Work) -> None:
         return
     notes, stale = work.increment.notes, work.increment.stale
     _amend(run, {shard: (stale.get(shard, set()), notes.get(shard, {})) for shard in [*notes, *stale]})
+
+
+def _check_names(run: ShardJob, work: Work) -> None:
+    sources = {member.relative_path: member.source_uri for job in work.jobs for member in job.shard.members}
+    found = _name_of_another(run.catalogue_root, collection=run.collection, sources=sources)
+    if found is not None:
+        path, collection, uri = found
+        raise OutputError(
+            f"images/{path} in {run.destination} is the result of {uri}, collection {collection}; that of "
+            f"{sources[path]}, collection {run.collection}, would replace it. Choose another destination, or "
+            f"--collection {collection} if it is the same collection from another place."
+        )
 
 
 def replace_rows(run: ShardJob, work: Work, *, job: ShardJob) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from storage.errors import UNAVAILABLE, IngestError, StoreUnavailableError
+from storage.faults import is_transient
 from storage.limits import IngestLimits
 from storage.locations import Location
 from storage.packed import TarSource, ZipSource
@@ -19,6 +20,19 @@ _BLOCK = 1 << 22
 _ONE_REQUEST = 1 << 25
 
 
+def _unreadable(error: OSError) -> None:
+    """Raise for a folder that cannot be listed: taken for empty, its pictures would count as gone from the source."""
+    if isinstance(error, FileNotFoundError):  # removed meanwhile
+        return
+    if is_transient(error):
+        raise error
+    raise IngestError(
+        "unreadable_folder",
+        f"The folder {printable(str(error.filename))} cannot be listed ({error.strerror}), and what is in it must not "
+        "count as gone; make it readable, or take it out of the source.",
+    ) from error
+
+
 class DirectorySource(Source):
     """A directory on this machine, walked without following links out of it."""
 
@@ -28,7 +42,7 @@ class DirectorySource(Source):
 
     def _scan(self) -> Iterator[SourceMember]:
         count = 0
-        for folder, folders, names in os.walk(self.root, followlinks=False):
+        for folder, folders, names in os.walk(self.root, followlinks=False, onerror=_unreadable):
             folders[:] = sorted(name for name in folders if not is_ignored(name))
             links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
             for name in [*names, *links]:
@@ -42,7 +56,7 @@ class DirectorySource(Source):
         relative = path.relative_to(self.root).as_posix()
         status = path.lstat()
         link = stat.S_ISLNK(status.st_mode)
-        inside = not link or path.resolve().is_relative_to(self.root)
+        inside = not link or self._points_inside(path)
         if is_folder:
             if inside:  # what it points at is walked under its own name
                 return None
@@ -60,6 +74,12 @@ class DirectorySource(Source):
         if not stat.S_ISREG(path.stat().st_mode):
             return refused(member, "not_a_file", f"{relative!r} is a device, pipe or socket; expected a regular file.")
         return member
+
+    def _points_inside(self, link: Path) -> bool:
+        try:
+            return link.resolve().is_relative_to(self.root)
+        except (OSError, RuntimeError):  # in a circle
+            return False
 
     def local_path(self, member: SourceMember) -> Path | None:
         return self.root / member.relative_path if member.error_kind is None else None

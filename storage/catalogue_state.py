@@ -40,6 +40,11 @@ SELECT run_id, shard_id, relative_path, max(finished_at) AS finished_at, any_val
 FROM images WHERE collection = $collection GROUP BY run_id, shard_id, relative_path
 """
 
+_OF_OTHERS = """
+SELECT DISTINCT relative_path, collection, source_uri FROM images
+WHERE collection <> $collection AND output_sha256 IS NOT NULL ORDER BY ALL
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownFile:
@@ -95,6 +100,23 @@ def load_state(root: Location, *, collection: str) -> CatalogueState:
             path = row.pop("relative_path")
             _take(state, path, KnownFile(shard=shard, **row))
     return state
+
+
+def name_of_another(root: Location, *, collection: str, sources: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Return (path, collection, source URI) of an output of another collection that one of `sources` would replace.
+
+    sources: URI by relative path. One source under two names of collections replaces its own. None: there is none.
+    """
+    if all(name == collection for _, name, _ in committed_shards(root)):
+        return None
+    with connect(root, tables=("images",)) as connection:
+        rows = connection.sql(_OF_OTHERS, params={"collection": collection}).to_arrow_table()
+    for batch in rows.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            path, uri = row["relative_path"], row["source_uri"]
+            if path in sources and sources[path] != uri:
+                return path, row["collection"], uri
+    return None
 
 
 def _take(state: CatalogueState, path: str, known: KnownFile) -> None:

@@ -7,6 +7,7 @@ rename, an object in a store by one put, since a stream closed by an exception w
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import re
 import secrets
@@ -26,6 +27,8 @@ from storage.objects import ObjectFile, Upload, asked, give_up, listed, unfinish
 from storage.patience import UNKNOWN_BYTES
 from storage.room import room_at
 
+# What a file system says that has no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # A listing cached by one client hides what another worker wrote since.
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -221,6 +224,13 @@ class Location:
                 os.link(temporary, self.local_path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                # exFAT and some mounts: whole, as a rename is, though of two at once the last one stays.
+                if self.local_path.exists():
+                    return False
+                os.replace(temporary, self.local_path)
         return True
 
     def _create_object(self, data: bytes) -> bool:

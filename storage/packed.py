@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import stat
 import tarfile
 import tempfile
@@ -77,7 +78,11 @@ class ZipSource(Source):
         try:
             with self._zip.open(self._names[member.relative_path]) as file:
                 yield from iter(lambda: file.read(_BLOCK), b"")
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+            raise _corrupt_member(member, error) from error
+        except OSError as error:
+            if error.errno is not None:  # of the disk or the network; bz2 raises one without
+                raise
             raise _corrupt_member(member, error) from error
 
     def close(self) -> None:

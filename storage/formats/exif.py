@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_INTEGERS = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 13: "I"}
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _EXIF_IFD, _WIDTH, _HEIGHT = 0x8769, 0xA002, 0xA003
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
@@ -40,8 +41,8 @@ def reset_orientation(exif: bytes, *, scale: int = 1) -> bytes:
     sizes: dict[int, int] = {}
     densities: set[int] = set()  # both may be kept in one place
     for tag, kind, _count, place in _entries(exif, _first_offset(exif, order), order):
-        if tag == _ORIENTATION and kind == 3:
-            data[place : place + 2] = struct.pack(order + "H", 1)
+        if tag == _ORIENTATION and kind in _INTEGERS:
+            struct.pack_into(order + _INTEGERS[kind], data, place, 1)
         if tag in (_X_RESOLUTION, _Y_RESOLUTION) and kind == 5:
             densities.add(place)
         if tag == _EXIF_IFD:
@@ -111,7 +112,7 @@ def _value(exif: bytes, order: str, kind: int, place: int) -> float:
     if kind in (5, 10):
         top, bottom = struct.unpack_from(order + ("II" if kind == 5 else "ii"), exif, place)
         return float(top / bottom) if bottom else 0.0
-    code = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i", 13: "I"}.get(kind)
+    code = _INTEGERS.get(kind)
     return float(struct.unpack_from(order + code, exif, place)[0]) if code else 0.0
 
 

@@ -117,7 +117,7 @@ def decode_page(file: Any, page: Any, *, index: int, count: int) -> DecodedPage:
     if array.ndim == 3 and array.shape[2] in (2, 4):
         array, alpha = array[..., :-1].squeeze(-1) if array.shape[2] == 2 else array[..., :-1], array[..., -1]
     if photometric == PALETTE:
-        array, bits = _expand_palette(page, array)
+        array, bits = expand_palette(page, array)
     sample_max = 2**bits - 1
     if photometric == MINISWHITE:
         array = array.dtype.type(sample_max) - array
@@ -169,11 +169,12 @@ def tag_orientation(page: Any) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _expand_palette(page: Any, indices: Any) -> tuple[Any, int]:
+def expand_palette(page: Any, indices: Any) -> tuple[Any, int]:
     colours = np.asarray(page.colormap, dtype=np.uint16).T  # (entries, 3)
-    exact = bool((colours % 257 == 0).all())
-    if exact or int(colours.max(initial=0)) <= 255:  # some writers fill the map with 8-bit values
-        colours = (colours // 257 if exact else colours).astype(np.uint8)
+    # 8-bit values are written as v * 257, by some as v * 256, by others as they are.
+    step = next((step for step in (257, 256) if (colours % step == 0).all()), 1)
+    if step > 1 or int(colours.max(initial=0)) <= 255:
+        colours = (colours // step).astype(np.uint8)
     if int(indices.max(initial=0)) >= len(colours):
         raise IngestError(
             "decode_failed", f"Page {page.index} uses colours its palette of {len(colours)} does not hold."

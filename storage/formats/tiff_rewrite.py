@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from storage.formats.page import DecodedPage, Samples, enlargement, fitting_alpha, to_vips
+from storage.formats.exif import reset_xmp_orientation
+from storage.formats.page import DecodedPage, Samples, enlargement, fitting_alpha, to_vips, upright
 from storage.formats.tiff import (
     MINISWHITE,
     PALETTE,
     decode_page,
+    expand_palette,
     is_auxiliary,
     main_pages,
     open_tiff,
@@ -41,12 +43,14 @@ _JPEG_QUALITY = 95
 _POINTERS = {34665: 34664, 34853: 34851}
 _INTEROPERABILITY = 40965
 _PIXEL_SIZES = (40962, 40963)
-# What the writer derives from pixels and layout; everything else is carried over as raw bytes.
+# What the writer derives from pixels and layout; everything else is carried over as raw bytes. Not Photoshop's layers
+# (37724) either, which it would show instead of the restored picture.
 _STRUCTURAL = {
     254, 255, 256, 257, 258, 259, 262, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 288, 289, 292,
     293, 296, 317, 320, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521,
-    529, 530, 531, 532, _INTEROPERABILITY,
+    529, 530, 531, 532, 37724, _INTEROPERABILITY,
 }  # fmt: skip
+_XMP = 700
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
@@ -100,28 +104,30 @@ def _write_page(writer: Any, file: Any, page: Any, decoded: DecodedPage, array: 
         options["predictor"] = True
     if decoded.alpha is not None:
         options["extrasamples"] = [int(page.extrasamples[0])] if page.extrasamples else [0]
-    _write(writer, file, page, array.view(np.bool_) if decoded.bits == 1 else array, options, scale=scale)
+    stored = array.view(np.bool_) if decoded.bits == 1 else array
+    _write(writer, file, page, stored, options, scale=scale)
 
 
 def _write_reduced(writer: Any, file: Any, page: Any, shown: Samples | None) -> None:
     """Write a thumbnail or mask page: a mask as it was, a reduced copy from the page it belongs to."""
-    array = pixels(page)
-    if (
-        shown is not None
-        and int(page.photometric) != PALETTE
-        and int(page.subfiletype) & 1
-        and (array.dtype, array.ndim) == (shown.dtype, shown.ndim)
-        and int(page.bitspersample) >= 8
-    ):
+    array, bits = pixels(page), int(page.bitspersample)
+    if int(page.photometric) == PALETTE:
+        array, bits = expand_palette(page, array)
+    array = upright(array, tag_orientation(page))
+    inverted = int(page.photometric) == MINISWHITE and array.ndim == 2
+    is_copy = int(page.subfiletype) & 1 and bits >= 8
+    if shown is not None and is_copy and (array.dtype, array.ndim) == (shown.dtype, shown.ndim):
         image = to_vips(shown)
         scaled = image.resize(array.shape[1] / image.width, vscale=array.shape[0] / image.height).numpy()
-        array = scaled if scaled.shape == array.shape else array
-    if int(page.bitspersample) == 1:
+        if scaled.shape == array.shape:
+            array = np.iinfo(array.dtype).max - scaled if inverted else scaled
+    if bits == 1:
         array = array.view(np.bool_)
-    options: dict[str, Any] = {"photometric": "rgb" if array.ndim == 3 else "minisblack"}
-    _write(
-        writer, file, page, array, options | {"compression": _ENCODABLE.get(int(page.compression)) and "adobe_deflate"}
-    )
+    options: dict[str, Any] = {
+        "photometric": "rgb" if array.ndim == 3 else "miniswhite" if inverted else "minisblack",
+        "compression": _ENCODABLE.get(int(page.compression)) and "adobe_deflate",
+    }
+    _write(writer, file, page, array, options)
 
 
 def _write(writer: Any, file: Any, page: Any, array: Any, options: dict[str, Any], *, scale: int = 1) -> None:
@@ -160,6 +166,7 @@ def _carried_tags(file: Any, page: Any) -> list[tuple[int, int, int, bytes | int
         if tag.code in _POINTERS:
             tags.append((_POINTERS[tag.code], 16 if file.is_bigtiff else 4, 1, 0, False))
         elif tag.code not in _STRUCTURAL and (raw := tag_bytes(file, page, tag.code)) is not None:
+            raw = reset_xmp_orientation(raw) if tag.code == _XMP and tag_orientation(page) > 1 else raw
             tags.append((tag.code, int(tag.dtype), tag.count, raw, False))
     if 274 in page.tags:
         tags.append((274, 3, 1, 1, False))

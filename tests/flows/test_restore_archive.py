@@ -260,3 +260,17 @@ def test_gains_over_a_reference_that_came_later_are_stored(prefect_server: None,
     write_picture(clean / "noisy.png", smooth_picture(2))
     restore_archive(str(source), str(out), options)
     assert query(Location(str(out / "catalogue")), psnr).num_rows == 2
+
+
+def test_two_sources_with_files_of_one_name_need_two_destinations(prefect_server: None, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_picture(tmp_path / name / "a.png", smooth_picture(len(name)), noise_sigma=25)
+    out = tmp_path / "out"
+    restore_archive(str(tmp_path / "one"), str(out), OPTIONS)
+    made = (out / "images" / "a.png").read_bytes()
+    with pytest.raises(OutputError, match="Choose another destination, or --collection one"):
+        restore_archive(str(tmp_path / "two"), str(out), OPTIONS)
+    assert (out / "images" / "a.png").read_bytes() == made
+    (tmp_path / "one").rename(tmp_path / "moved")
+    again = restore_archive(str(tmp_path / "moved"), str(out), replace(OPTIONS, collection="one"))
+    assert (again.restored, check_outputs(Location(str(out))).damaged) == (1, ())

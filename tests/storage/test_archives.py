@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -16,6 +18,7 @@ from small_files import LIMITS, jpeg_bytes, picture, png_bytes
 
 from storage.archives import open_source
 from storage.errors import IngestError, OutputError
+from storage.faults import is_transient
 from storage.ingest import ingest_member
 from storage.limits import IngestLimits
 from storage.locations import Location
@@ -185,15 +188,65 @@ def test_directory_links_pipes_and_strange_names(tmp_path: Path) -> None:
     (root / "dangling.jpg").symlink_to(root / "nothing.jpg")
     (root / "inside.jpg").symlink_to(root / "good.jpg")
     (root / "folder").symlink_to(tmp_path / "outside")
+    (root / "circle.jpg").symlink_to(root / "circle.jpg")
     (root / "old.gif").write_bytes(b"GIF89a")
     os.mkfifo(root / "pipe.jpg")
     Path(os.fsdecode(os.fsencode(root) + b"/bad\xff.jpg")).write_bytes(b"x")
     source = open_source(str(root), limits=LIMITS)
     assert _errors(source) == {
         "good.jpg": None, "inside.jpg": None, "out.jpg": "link", "dangling.jpg": "link", "folder": "link",
+        "circle.jpg": "link",
         "old.gif": "unsupported_format", "pipe.jpg": "not_a_file", "bad\\xff.jpg": "unsafe_name",
     }  # fmt: skip
     assert source.read(source.member("inside.jpg")) == b"good"
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    real, code = os.scandir, errno.EACCES
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("locked"):
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(IngestError, match="locked cannot be listed"):
+        list(open_source(str(tmp_path), limits=LIMITS).members())
+    code = errno.ESTALE
+    with pytest.raises(OSError, match="tale") as caught:
+        list(open_source(str(tmp_path), limits=LIMITS).members())
+    assert is_transient(caught.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_a_damaged_member_of_any_packing_is_one_error(tmp_path: Path, method: int) -> None:
+    content = bytes(range(256)) * 50
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", compression=method) as file:
+        file.writestr("a.jpg", content)
+        file.writestr("b.jpg", content)
+    data = bytearray((tmp_path / "z.zip").read_bytes())
+    data[60:90] = b"\xff" * 30
+    (tmp_path / "z.zip").write_bytes(data)
+    source = open_source(str(tmp_path / "z.zip"), limits=LIMITS)
+    with pytest.raises(IngestError, match="corrupt_archive"):
+        source.read(source.member("a.jpg"))
+    assert source.read(source.member("b.jpg")) == content
+
+
+def test_where_there_are_no_hard_links_files_are_created_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    item = Location(tmp_path).join("a/b.bin")
+    assert item.create_exclusive(b"1")
+    assert not item.create_exclusive(b"2")
+    assert item.read_bytes() == b"1"
+    assert [entry.path for entry in Location(tmp_path).entries()] == ["a/b.bin"]
 
 
 def test_bad_members_become_quarantine_rows_and_good_ones_records(tmp_path: Path, copies: WorkingCopies) -> None:

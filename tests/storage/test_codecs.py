@@ -79,6 +79,8 @@ def test_tiff_planar_inverted_bilevel_and_palette(tmp_path: Path) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16)
     palette = tiff_file(tmp_path / "c.tif", grey, photometric="palette", colormap=colours * 257)
     np.testing.assert_array_equal(decode(palette, limits=LIMITS)[0].array, colours.T[grey])
+    palette = tiff_file(tmp_path / "d.tif", grey, photometric="palette", colormap=colours * 256)
+    np.testing.assert_array_equal(decode(palette, limits=LIMITS)[0].array, colours.T[grey])
 
 
 def test_multi_page_tiff_keeps_every_page_and_leaves_out_its_thumbnail(tmp_path: Path) -> None:

@@ -11,23 +11,33 @@ from typing import Any
 import pytest
 
 from storage.catalogue import commit_shard
+from storage.catalogue_state import name_of_another
 from storage.errors import CatalogueError
 from storage.fixity import check_outputs
 from storage.leftovers import Leftover, find_leftovers, remove_leftover
 from storage.locations import Location
 
 
-def output(out: Path, name: str, *, run_id: str = "r1", hours: int = 0, mask: bool = False) -> None:
+def output(
+    out: Path,
+    name: str,
+    *,
+    run_id: str = "r1",
+    hours: int = 0,
+    mask: bool = False,
+    collection: str = "c",
+    source: str = "",
+) -> None:
     data = f"{name} of {run_id}".encode()
     Location(out).join("images", name).write_bytes_atomic(data)
-    row: dict[str, Any] = {"image_id": name, "relative_path": name, "source_uri": name, "code_version": "1"}
+    row: dict[str, Any] = {"image_id": name, "relative_path": name, "source_uri": source or name, "code_version": "1"}
     row |= {"status": "restored", "output_sha256": hashlib.sha256(data).hexdigest(), "page_index": 0, "page_count": 1}
     row |= {"finished_at": datetime.now(UTC) + timedelta(hours=hours)}
     if mask:
         row["mask_uri"] = Location(out).join("masks", f"{name}.png").uri
         Location(out).join("masks", f"{name}.png").write_bytes_atomic(b"mask")
     digest = hashlib.sha256(name.encode()).hexdigest()
-    place = {"run_id": run_id, "collection": "c", "shard_id": digest[:16], "content_sha256": digest}
+    place = {"run_id": run_id, "collection": collection, "shard_id": digest[:16], "content_sha256": digest}
     commit_shard(Location(out).join("catalogue"), **place, images=[row])
 
 
@@ -61,6 +71,25 @@ def test_the_last_run_says_what_an_output_should_be(tmp_path: Path) -> None:
     output(tmp_path, "a.png", run_id="r1")
     output(tmp_path, "a.png", run_id="r2", hours=1)
     assert check_outputs(str(tmp_path)).damaged == ()
+
+
+def test_of_two_sources_with_one_name_the_one_that_was_replaced_is_named(tmp_path: Path) -> None:
+    output(tmp_path, "a.png", run_id="r1", collection="one", source="/one/a.png")
+    output(tmp_path, "a.png", run_id="r2", collection="two", source="/two/a.png", hours=1)
+    found = [(damage.collection, damage.problem) for damage in check_outputs(str(tmp_path)).damaged]
+    assert found == [("one", "changed")]
+    root = Location(tmp_path).join("catalogue")
+    taken = {"a.png": "/one/a.png"}
+    assert name_of_another(root, collection="one", sources=taken) == ("a.png", "two", "/two/a.png")
+    assert name_of_another(root, collection="three", sources={"b.png": "/three/b.png"}) is None
+
+
+def test_one_source_under_two_names_replaces_its_own(tmp_path: Path) -> None:
+    output(tmp_path, "a.png", run_id="r1", collection="one", source="/in/a.png")
+    output(tmp_path, "a.png", run_id="r2", collection="two", source="/in/a.png", hours=1)
+    assert check_outputs(str(tmp_path)).damaged == ()
+    root = Location(tmp_path).join("catalogue")
+    assert name_of_another(root, collection="one", sources={"a.png": "/in/a.png"}) is None
 
 
 def test_a_destination_that_was_moved_can_be_checked(tmp_path: Path) -> None:

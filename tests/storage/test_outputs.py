@@ -29,6 +29,7 @@ from models.types import ImageRecord
 from storage.codecs import DecodedPage, decode
 from storage.colour import conversion
 from storage.errors import OutputError
+from storage.formats.exif import orientation, reset_orientation
 from storage.formats.page import to_vips
 from storage.locations import Location
 from storage.outputs import check_destination, copy_untouched, verify_output, write_mask, write_output
@@ -181,6 +182,38 @@ def test_tiff_pages_thumbnail_alpha_and_polarity(folder: Path, ingest: Ingest, c
         assert [int(page.subfiletype) for page in file.pages] == [0, 1, 0, 0, 0]
         assert int(file.pages[2].photometric) == 0
         assert (file.pages[1].asarray() != array[::2, ::2]).any()
+
+
+def test_what_belongs_to_a_turned_page_turns_with_it(folder: Path, ingest: Ingest, copies: WorkingCopies) -> None:
+    array, grey = picture(16), picture(8, grey=True)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"></x:xmpmeta>'
+    turned = (274, 3, 1, 6, False)
+    tags = [turned, (700, 1, len(xmp), xmp, False), (37724, 7, 6, b"layers", False)]
+    path = folder / "m.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(array, photometric="rgb", metadata=None, extratags=tags)
+        file.write(array[::2, ::2], photometric="rgb", metadata=None, subfiletype=1, extratags=[turned])
+        file.write(grey > 99, photometric="minisblack", metadata=None, subfiletype=4, extratags=[turned])
+        file.write(grey[::2] > 99, photometric="miniswhite", metadata=None, subfiletype=1)
+    _round_trip(path, ingest, copies)
+    with tifffile.TiffFile(folder.parent / "out" / "m.tif") as file:
+        page, thumbnail, mask, bilevel = file.pages
+        height, width = grey.shape
+        assert (page.shape[:2], mask.shape) == ((width, height), (width, height))
+        assert thumbnail.shape[:2] == (width // 2, height // 2)
+        assert np.array_equal(mask.asarray(), np.rot90(grey > 99, -1))
+        assert (int(bilevel.photometric), np.array_equal(bilevel.asarray(), grey[::2] > 99)) == (0, True)
+        assert b'Orientation="1"' in page.tags[700].value
+        assert 37724 not in page.tags, "Photoshop would show the layers instead"
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4, 9])
+def test_orientation_of_any_integer_type_is_reset(kind: int) -> None:
+    code = {1: "B", 3: "H", 4: "I", 9: "i"}[kind]
+    value = struct.pack("<" + code, 6).ljust(4, b"\0")
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<HHHI", 1, 274, kind, 1) + value + b"\0\0\0\0"
+    assert orientation(exif) == 6
+    assert orientation(reset_orientation(exif)) == 1
 
 
 def test_one_page_restored_leaves_the_others_alone(folder: Path, ingest: Ingest, copies: WorkingCopies) -> None:

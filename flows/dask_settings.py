@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-INSTALL = "pip install 'lacuna[dask]'"
+INSTALL = "pip install -c constraints.txt '.[dask]' in Lacuna's checkout"
 _ADDRESS = re.compile(r"^(?:tcp|tls)://(?P<host>\[[^\]]+\]|[^:/\[\]]+):(?P<port>[0-9]{1,5})$")
 _CONNECT_SECONDS = 5.0
 

@@ -1,4 +1,4 @@
-"""The flow that searches a grid of hyperparameters: every candidate is a short training of its own, one after the other.
+"""The flow that searches a grid of hyperparameters: every candidate is a short training of its own, one by one.
 
 Each has its folder, is gone on with where it was, and is not trained again once it is done.
 """

@@ -14,7 +14,9 @@ from storage.formats.page import Samples, enlarged_samples, join_alpha, to_vips
 from storage.limits import IngestLimits
 
 #: Format to the extension of its files.
-EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
+# Of every format that is read, and of those that pictures can be turned into.
+FORMAT_EXTENSIONS = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp", "jp2": "jp2"}
+EXTENSIONS = {name: FORMAT_EXTENSIONS[name] for name in ("png", "webp", "jpeg")}
 DEFAULT_QUALITY = 95
 
 

@@ -15,13 +15,13 @@ from prefect.cache_policies import NO_CACHE
 from models.types import from_json
 from storage.catalogue import ShardKey
 from storage.catalogue_state import PRESENT, SOURCE_MISSING, CatalogueState, KnownFile, amend_shard, load_state
-from storage.errors import UNAVAILABLE, IngestError
+from storage.errors import UNAVAILABLE
 from storage.locations import Location
 from storage.shards import Shard, cut_runs, identified
 from storage.sources import SourceMember
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.retrying import NETWORK_FAULTS
-from tasks.sources import reopen_source
+from tasks.sources import listed_members
 
 Notes = dict[str, dict[str, Any]]
 # (sha256, kind of error) of a member that was read.
@@ -272,12 +272,7 @@ def compare_source(*, run: dict[str, Any]) -> Any:
     mounted than one whose every picture was removed.
     """
     job = from_json(ShardJob, run)
-    members = list(reopen_source(job.source, limits=job.options.limits).members())
-    if not members:
-        raise IngestError(
-            "empty",
-            f"{job.source} holds no pictures; expected JPEG, PNG, TIFF, WebP or JPEG 2000 files, in folders or not.",
-        )
+    members = listed_members(job.source, limits=job.options.limits)
     state = load_state(job.catalogue_root, collection=job.collection)
     outputs = set(job.images_root.list()) if state.files else set()
     return members, compare_listing(members, state, outputs=outputs)

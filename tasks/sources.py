@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 from storage.archives import open_source
+from storage.errors import IngestError
 from storage.limits import IngestLimits
-from storage.sources import Source
+from storage.sources import Source, SourceMember
 
 _opened: dict[tuple[str, IngestLimits], Source] = {}
 _lock = threading.Lock()
@@ -19,6 +20,17 @@ def reopen_source(uri: str, *, limits: IngestLimits) -> Source:
     """
     close_source(uri, limits=limits)
     return shared_source(uri, limits=limits)
+
+
+def listed_members(uri: str, *, limits: IngestLimits) -> list[SourceMember]:
+    """Return all members of the source as it is now; raises IngestError when it is missing, unusable or empty."""
+    members = list(reopen_source(uri, limits=limits).members())
+    if not members:
+        raise IngestError(
+            "empty",
+            f"{uri} holds no pictures; expected JPEG, PNG, TIFF, WebP or JPEG 2000 files, in folders or not.",
+        )
+    return members
 
 
 def shared_source(uri: str, *, limits: IngestLimits) -> Source:

@@ -9,14 +9,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models.types import from_json, to_json
-from storage.errors import IngestError
 from storage.limits import IngestLimits
 from storage.shards import Shard, cut_shards, find_duplicates, hash_members
 from storage.working_copies import WorkingCopies
 from tasks.jobs import RestoreOptions
 from tasks.progress import announce
 from tasks.retrying import NETWORK_FAULTS
-from tasks.sources import reopen_source, shared_source
+from tasks.sources import listed_members, shared_source
 
 
 def survey(source: str, options: RestoreOptions) -> list[Shard]:
@@ -24,12 +23,7 @@ def survey(source: str, options: RestoreOptions) -> list[Shard]:
 
     Raises IngestError (missing, empty, corrupt_archive, …) when there is nothing to be done.
     """
-    members = list(reopen_source(source, limits=options.limits).members())
-    if not members:
-        raise IngestError(
-            "empty",
-            f"{source} holds no pictures; expected JPEG, PNG, TIFF, WebP or JPEG 2000 files, in folders or not.",
-        )
+    members = listed_members(source, limits=options.limits)
     announce("found", len(members))
     return cut_shards(members, target_bytes=options.shard_bytes, target_count=options.shard_images)
 

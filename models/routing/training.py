@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import subprocess
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, inputs_size
 from models.routing.rules import Thresholds, plan_for, shows_faults_of
 from models.routing.treatments import TREATING_METHODS, TREATMENTS
-from models.training.export import DATA
+from models.training.export import DATA, current_commit
 from models.types import DegradationEstimate, Estimated, ScratchReport
 from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights, weights_sha256
 
@@ -237,11 +236,6 @@ def _print_kinds(network: GainNetwork, held_back: Examples) -> None:
             )
 
 
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
 def _save(network: GainNetwork, *, count: int, metrics: dict[str, Any], folder: Path) -> WeightCard:
     settings = TrainingSettings(inputs=network.settings.inputs)
     card = WeightCard(
@@ -254,7 +248,7 @@ def _save(network: GainNetwork, *, count: int, metrics: dict[str, Any], folder: 
         command=f"python -m models.routing.training --data DATA --out OUT --count {count} --ship",
         steps=settings.steps,
         seed=settings.seed,
-        commit=_commit(),
+        commit=current_commit(),
         metrics=metrics,
     )
     return save_weights(network.state_dict(), card=card, folder=folder)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.device import resolve_precision
 from models.scratches.hysteresis import Thresholds, grow_mask
 from models.scratches.network import SIZE_MULTIPLE, ScratchUNet, prepare_for_inference
 from models.weights import load_card, load_weights
@@ -177,18 +178,14 @@ def _grey(tile: NDArray[Any]) -> NDArray[np.float32]:
     return values
 
 
-def _bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether bfloat16 has hardware support: any GPU of today, or a CPU with AVX512-BF16 or AMX (2x over float32)."""
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def _tile_probability(grey: NDArray[np.float32], network: nn.Module, device: torch.device) -> NDArray[np.uint8]:
     height, width = grey.shape
     padding = ((0, -height % SIZE_MULTIPLE), (0, -width % SIZE_MULTIPLE))
     # "symmetric" repeats as often as needed, so that it also fills pictures of a few pixels.
     padded = np.pad(grey, padding, mode="symmetric")
     batch = torch.from_numpy(padded)[None, None].to(device).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16_is_fast(device)):
+    fast = resolve_precision("auto", device=str(device)) is torch.bfloat16
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=fast):
         logits = network(batch)
     levels = torch.sigmoid(logits[0, 0, :height, :width].float()).mul_(255).round_().to(torch.uint8)
     result: NDArray[np.uint8] = levels.cpu().numpy()

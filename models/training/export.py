@@ -54,7 +54,7 @@ def new_card(weight: str, *, network: str, command: str, steps: int, seed: int, 
         command=command,
         steps=steps,
         seed=seed,
-        commit=_commit(),
+        commit=current_commit(),
         notes=previous,
     )
 
@@ -70,7 +70,8 @@ def _network_text(recipe: Recipe) -> str:
     return f"{kind}({first}, widths={recipe.widths}, blocks={recipe.blocks}, slope={LEAK}{unshuffle})"
 
 
-def _commit() -> str:
+def current_commit() -> str:
+    """Return the commit that a weight is made at, "unknown" outside a checkout."""
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from storage.codecs import sniff
+from storage.dataset_encoding import FORMAT_EXTENSIONS
 from storage.dataset_samples import Part, Sample
-from storage.errors import IngestError
+from storage.errors import UNAVAILABLE, IngestError
 from storage.faults import is_transient
 from storage.limits import IngestLimits
 from storage.locations import Location
@@ -25,8 +26,6 @@ from tasks.jobs import Failure
 _AT_ONCE = 16
 _READ_AHEAD = 1 << 23
 _PAUSES = (1.0, 3.0)
-_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif", "webp": ".webp", "jp2": ".jp2"}
-UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +116,7 @@ def _suffix(sample: Sample, data: bytes) -> str:
     given = f".{sample.extension.lower()}"
     if given in IMAGE_SUFFIXES:
         return given
-    return _SUFFIXES[sniff(data[:12])]
+    return f".{FORMAT_EXTENSIONS[sniff(data[:12])]}"
 
 
 def _whole(sample: Sample, part: Part | None, limits: IngestLimits) -> bytes:

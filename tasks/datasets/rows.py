@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from models.types import DegradationEstimate, ImageRecord, Plan, StepOutcome
+from storage.dataset_encoding import FORMAT_EXTENSIONS
 from storage.dataset_rows import ESTIMATES
 from storage.dataset_samples import Sample
+from storage.errors import UNAVAILABLE
 from storage.locations import Location
-from tasks.datasets.fetching import UNAVAILABLE
 from tasks.datasets.jobs import ShardOutcome
 from tasks.jobs import Assessed, Failure, Restored, Routed
 
 Row = dict[str, Any]
-_EXTENSIONS = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp", "jp2": "jp2"}
 _KEPT_FAILURES = 5
 # The worst page says what a file of several is.
 _WORST_FIRST = ("failed", "review", "restored", "untouched")
@@ -50,7 +50,7 @@ class ImageResult:
     def extension(self) -> str:
         """The extension that the result's own format has."""
         suffix = self.path.suffix[1:]
-        return suffix or (_EXTENSIONS[self.record.format] if self.record is not None else "")
+        return suffix or (FORMAT_EXTENSIONS[self.record.format] if self.record is not None else "")
 
     @classmethod
     def of_pages(cls, pages: Sequence[tuple[ImageRecord, Assessed, Routed, Restored]]) -> ImageResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from storage.locations import Location
 from tasks.reporting.charts import Chart, make_chart
 from tasks.reporting.previews import Preview, PreviewFolder, PreviewProvider
 from tasks.reporting.selection import Selection, choose_shown
@@ -95,7 +95,8 @@ def render_report(
         **_lists(selection, settings),
         **_overview(views, {**provenance(images, steps), **summary}),
     )
-    _write_atomically(destination, html)
+    # A file name need not be valid Unicode; the report must open all the same.
+    Location(destination).write_bytes_atomic(html.encode("utf-8", errors="backslashreplace"))
     return destination
 
 
@@ -331,13 +332,3 @@ def _identity_text(key: str, value: Any) -> str:
     if key == "seconds" and isinstance(value, (int, float)):
         return duration_text(float(value))
     return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else str(value)
-
-
-def _write_atomically(destination: Path, html: str) -> None:
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
-    try:
-        # A file name need not be valid Unicode; the report must open all the same.
-        temporary.write_bytes(html.encode("utf-8", errors="backslashreplace"))
-        os.replace(temporary, destination)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def test_threads_need_no_dask(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_package_is_named_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.dask_settings.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'lacuna\[dask\]'"):
+    with pytest.raises(ValueError, match=r"pip install -c constraints.txt '.\[dask\]'"):
         dask_settings("dask", address=None, workers=2, threads=None)
 
 

@@ -93,7 +93,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     method = registry.get_method(given.method)
-    channels = next(value.shape[1] for value in method.build().parameters()) // 4
+    network = method.build()
+    channels = next(network.parameters()).shape[1] // int(getattr(network, "unshuffle", 1)) ** 2
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand((1, channels, given.side, given.side), generator=generator)
     count, side = TRAINING_SHAPE

@@ -11,8 +11,10 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, pixel_shuff
 
 # Slope below zero of the ReLUs of whatever is trained anew.
 LEAK = 0.1
-# Widths of a U-Net that works at the picture's own resolution, without the pixel-unshuffle.
+# Channels, from the finest level to the coarsest, of a U-Net at the picture's own resolution, and of one that begins at
+# half of it, behind a pixel-unshuffle, or whose picture is the small one of an enlargement.
 FULL_WIDTHS = (32, 64, 96, 128)
+HALF_WIDTHS = (64, 96, 128)
 
 
 class ResidualBlock(nn.Module):
@@ -43,8 +45,8 @@ class ResidualUNet(nn.Module):
     """Bias-free residual U-Net that predicts what to subtract from its input's first `out_channels` channels.
 
     Strided 2x2 convolutions go down, transposed 2x2 convolutions come up, skips are added. The layout is that of
-    DRUNet (Zhang et al., "Plug-and-Play Image Restoration with Deep Denoiser Prior", TPAMI 2021), narrower and blind,
-    behind the pixel-unshuffle of FFDNet (Zhang et al., TIP 2018), which makes a CPU twice as quick.
+    DRUNet (Zhang et al., "Plug-and-Play Image Restoration with Deep Denoiser Prior", TPAMI 2021), narrower and blind.
+    `unshuffle` 2: behind the pixel-unshuffle of FFDNet (Zhang et al., TIP 2018), which makes a CPU twice as quick.
 
     Input (B, in_channels, H, W) with H and W multiples of `size_multiple`; output (B, out_channels, H, W).
     """
@@ -54,9 +56,9 @@ class ResidualUNet(nn.Module):
         *,
         in_channels: int = 3,
         out_channels: int = 3,
-        widths: Sequence[int] = (64, 96, 128),
+        widths: Sequence[int] = FULL_WIDTHS,
         blocks: int = 2,
-        unshuffle: int = 2,
+        unshuffle: int = 1,
         slope: float = LEAK,
     ) -> None:
         super().__init__()
@@ -107,8 +109,8 @@ class ResidualUpscaler(ResidualUNet):
     Input (B, 3, H, W) with H and W multiples of `size_multiple`; output (B, 3, H·scale, W·scale).
     """
 
-    def __init__(self, *, scale: int, widths: Sequence[int] = (64, 96, 128), blocks: int = 2) -> None:
-        super().__init__(widths=widths, blocks=blocks, unshuffle=1)
+    def __init__(self, *, scale: int, widths: Sequence[int] = HALF_WIDTHS, blocks: int = 2) -> None:
+        super().__init__(widths=widths, blocks=blocks)
         self.scale = scale
         self.tail = nn.Conv2d(widths[0], self.out_channels * scale**2, 3, padding=1, bias=False)
         nn.init.zeros_(self.tail.weight)

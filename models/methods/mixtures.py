@@ -33,7 +33,7 @@ STEP_PX, MOST_REGIONS = 64, 144
 # In dB: a treatment that is expected to bring this much more gets e times the share.
 TEMPERATURE_DB = 0.25
 # Of all its parts.
-GMAC_PER_MEGAPIXEL = 608.4
+GMAC_PER_MEGAPIXEL = 683.3
 
 Picture = npt.NDArray[Any]
 

@@ -1,8 +1,9 @@
 """Lacuna's own small networks: one bias-free residual U-Net, trained for one purpose each.
 
-The layout follows DRUNet (Zhang et al., TPAMI 2021) at a twentieth of its size, behind the pixel-unshuffle of FFDNet
-(TIP 2018), and is blind but for `deblur`, which is told the estimated blur. Grey pictures come as three equal
-planes and were part of the training.
+The layout follows DRUNet (Zhang et al., TPAMI 2021) at a twentieth of its size, at the picture's own resolution where
+something fine must be made anew, behind the pixel-unshuffle of FFDNet (TIP 2018) where noise or blocks must go
+(docs/decisions/0024). All are blind but for `deblur`, which is told the estimated blur. Grey pictures come as three
+equal planes and were part of the training.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.blocks import FULL_WIDTHS, LEAK, ResidualUNet, pull_push
+from models.blocks import FULL_WIDTHS, HALF_WIDTHS, LEAK, ResidualUNet, pull_push
 from models.deconvolution import believed_sigma, deconvolution_entry
 from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, nothing_known, required_mask
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
-GMAC_PER_MEGAPIXEL = 132.5
-CONTEXT_PX = 24
+GMAC_PER_MEGAPIXEL, CONTEXT_PX = 208.6, 48
+HALF_GMAC_PER_MEGAPIXEL, HALF_CONTEXT_PX = 132.5, 24
 # Weights of before docs/decisions/0013.
 PLAIN = 0.0
 
@@ -30,8 +31,8 @@ class _UNetMethod(PlainMethod):
     """A method with one residual U-Net. `slope` is what its weights were trained with; their card says it."""
 
     in_channels: int = 3
-    widths: tuple[int, ...] = (64, 96, 128)
-    unshuffle: int = 2
+    widths: tuple[int, ...] = FULL_WIDTHS
+    unshuffle: int = 1
     slope: float = LEAK
 
     def build(self) -> nn.Module:
@@ -71,8 +72,6 @@ class HoleFiller(_UNetMethod):
     """A network that sees the picture with its holes filled smoothly, and the mask as a fourth channel."""
 
     in_channels: int = 4
-    widths: tuple[int, ...] = FULL_WIDTHS
-    unshuffle: int = 1
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -106,31 +105,41 @@ def _card(
 
 
 METHODS = (
-    BlindRestorer(_card("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise")),
     BlindRestorer(
-        _card("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock"), slope=PLAIN
+        _card(
+            "denoise",
+            title="Blind denoising, σ 0-55, colour and grey",
+            purpose="denoise",
+            gmac_per_megapixel=HALF_GMAC_PER_MEGAPIXEL,
+            context_px=HALF_CONTEXT_PX,
+        ),
+        widths=HALF_WIDTHS,
+        unshuffle=2,
     ),
     BlindRestorer(
         _card(
-            "all-in-one",
-            title="Blur, noise, JPEG and lost resolution that came together",
-            purpose="mixed",
-            gmac_per_megapixel=208.6,
-            context_px=48,
+            "deblock",
+            title="Blind removal of JPEG artefacts, quality 5-95",
+            purpose="deblock",
+            gmac_per_megapixel=HALF_GMAC_PER_MEGAPIXEL,
+            context_px=HALF_CONTEXT_PX,
         ),
-        widths=FULL_WIDTHS,
-        unshuffle=1,
+        widths=HALF_WIDTHS,
+        unshuffle=2,
+        slope=PLAIN,
+    ),
+    BlindRestorer(
+        _card("all-in-one", title="Blur, noise, JPEG and lost resolution that came together", purpose="mixed")
     ),
     Deconvolver(
         _card(
             "deblur",
             title="Sharpening of mild blur of estimated σ, 0.3-2.5 px",
             purpose="deblur",
-            gmac_per_megapixel=134.8,
+            gmac_per_megapixel=209.7,
             # The unsharp masking in front of the network reaches three times its Gaussian's radius.
-            context_px=48,
+            context_px=72,
         ),
-        slope=PLAIN,
     ),
     HoleFiller(
         _card(
@@ -139,7 +148,6 @@ METHODS = (
             purpose="fill",
             needs_mask=True,
             gmac_per_megapixel=208.9,
-            context_px=48,
         )
     ),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from models.blocks import FULL_WIDTHS, ResidualUNet, ResidualUpscaler
+from models.blocks import FULL_WIDTHS, HALF_WIDTHS, ResidualUNet, ResidualUpscaler
 from models.example_based.networks import OnSmoothFill, build_network
 from models.rl_restore.baselines import NETWORKS
 from models.rl_restore.tool_training import ToolFaults
@@ -42,9 +42,9 @@ class Recipe:
     patches: PatchSettings = field(default_factory=PatchSettings)
     seed: int = 0
     in_channels: int = 3
-    widths: tuple[int, ...] = (64, 96, 128)
+    widths: tuple[int, ...] = FULL_WIDTHS
     blocks: int = 2
-    unshuffle: int = 2
+    unshuffle: int = 1
     scale: int = 1
     example_network: str | None = None
     rl_restore: str | None = None
@@ -70,12 +70,16 @@ RECIPES: tuple[Recipe, ...] = (
         corruption=BlindNoise(),
         patches=PatchSettings(grey_share=0.4, tint_share=0.05),
         schedule=Schedule(steps=24000, peak_lr=5e-4, decay_share=0.8),
+        widths=HALF_WIDTHS,
+        unshuffle=2,
     ),
     Recipe(
         id="deblock",
         corruption=BlindJpeg(),
         patches=PatchSettings(grey_share=0.5, tint_share=0.03),
         schedule=Schedule(steps=14400, peak_lr=7e-4, decay_share=0.8),
+        widths=HALF_WIDTHS,
+        unshuffle=2,
         start_from="denoise",
         seed=1,
     ),
@@ -83,20 +87,17 @@ RECIPES: tuple[Recipe, ...] = (
         id="deblur",
         corruption=MildBlur(),
         patches=PatchSettings(grey_share=0.25, tint_share=0.05),
-        schedule=Schedule(steps=4500, peak_lr=7e-4, decay_share=0.8),
+        schedule=Schedule(steps=5000, peak_lr=8e-4, decay_share=0.9),
         in_channels=7,
-        start_from="denoise",
+        start_from="all-in-one",
         seed=2,
     ),
-    # At full resolution: which of a pixel's neighbours are known differs from pixel to pixel.
     Recipe(
         id="fill",
         corruption=Holes(),
         patches=PatchSettings(grey_share=0.35, tint_share=0.05),
         schedule=Schedule(steps=6000, decay_share=0.9),
         in_channels=4,
-        widths=FULL_WIDTHS,
-        unshuffle=1,
         seed=3,
     ),
     # The pixels keep what regression found; what the discriminator adds is texture, where that left none.
@@ -106,8 +107,6 @@ RECIPES: tuple[Recipe, ...] = (
         patches=PatchSettings(side=128, batch=8, grey_share=0.35, tint_share=0.05),
         schedule=Schedule(steps=6000, peak_lr=1e-4, warmup_steps=100, decay_share=0.3, clip_norm=1.0),
         in_channels=4,
-        widths=FULL_WIDTHS,
-        unshuffle=1,
         seed=9,
         start_from="fill",
         adversarial=AdversarialSettings(adversarial_weight=0.01, matching_weight=0.02),
@@ -131,14 +130,11 @@ RECIPES: tuple[Recipe, ...] = (
         seed=7,
     ),
     # Most patches are shrunk: the mixtures of RL-Restore are measured on photographs at 1, 2/3 and 1/3 of their size.
-    # At full resolution, as what is left of fine edges under a mixture is a pixel wide.
     Recipe(
         id="all-in-one",
         corruption=Mixture(old_photo_share=0.25),
         patches=PatchSettings(grey_share=0.2, tint_share=0.05, half_scale_share=0.35, third_scale_share=0.35),
         schedule=Schedule(steps=12500, peak_lr=8e-4, decay_share=0.9),
-        widths=FULL_WIDTHS,
-        unshuffle=1,
         start_from="fill",
         seed=6,
     ),
@@ -170,6 +166,7 @@ RECIPES: tuple[Recipe, ...] = (
         patches=PatchSettings(side=256, grey_share=0.1, tint_share=0.03),
         # Gradients are a tenth of the other recipes' (norm 0.01-0.05): clipped at 0.2, one odd batch blew it up.
         schedule=Schedule(steps=10000, peak_lr=7e-4, warmup_steps=200, decay_share=0.8, clip_norm=0.04),
+        widths=HALF_WIDTHS,
         scale=4,
         seed=4,
     ),
@@ -178,6 +175,7 @@ RECIPES: tuple[Recipe, ...] = (
         corruption=Shrunk(scale=2),
         patches=PatchSettings(side=128, grey_share=0.1, tint_share=0.03),
         schedule=Schedule(steps=6000, peak_lr=5e-4, warmup_steps=200, decay_share=0.8, clip_norm=0.04),
+        widths=HALF_WIDTHS,
         scale=2,
         start_from="upscale-x4",
         seed=5,

@@ -119,7 +119,7 @@ def holes(rng: np.random.Generator) -> Example:
 
 def generator(seed: int = 0) -> ResidualUNet:
     torch.manual_seed(seed)
-    return ResidualUNet(in_channels=4, widths=(8, 8), blocks=1, unshuffle=1)
+    return ResidualUNet(in_channels=4, widths=(8, 8), blocks=1)
 
 
 SMALL = AdversarialSettings(widths=(8, 8), adversarial_weight=0.1, matching_weight=0.1, averaging=0.5)

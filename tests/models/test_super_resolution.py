@@ -142,7 +142,7 @@ def test_an_upscaler_starts_from_the_trunk_of_another_network() -> None:
 
 def test_the_trunk_is_shared_without_changing_the_other_networks() -> None:
     torch.manual_seed(0)
-    network = ResidualUNet()
+    network = ResidualUNet(widths=(8, 16), unshuffle=2)
     image = torch.rand(1, 3, 32, 32)
     features = network.trunk(network.head(torch.nn.functional.pixel_unshuffle(image, 2)))
     expected = image - torch.nn.functional.pixel_shuffle(network.tail(features), 2)

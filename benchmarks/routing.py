@@ -197,6 +197,7 @@ def print_table(results: Sequence[Result]) -> None:
         groups[result.suite].append(result)
     names = (*POLICIES, ORACLE)
     groups["all of CBSD68"] = [result for result in results if result.suite != "official pairs"]
+    groups["everything"] = list(results)
     cells: dict[str, Callable[[list[Result], str], str]] = {
         "mean gain, dB": lambda rows, name: f"{np.mean([row.brought[name] for row in rows]):+.3f}",
         "mean regret, dB": lambda rows, name: (

@@ -81,8 +81,8 @@ NEEDS: tuple[Need, ...] = (
         ),
         command="lacuna train denoise --data DATA --out RUN --steps N",
         notes="the last 20,000 steps (Muon, 5e-4, leaky ReLUs, an hour of a busy core) brought 0.02 to 0.06 dB: it is "
-        "near what its 132 GMAC a megapixel can. At full resolution (209 GMAC), 15,500 steps from all-in-one end within "
-        "0.07 dB of it (docs/decisions/0024), still rising; not shipped",
+        "near what its 132 GMAC a megapixel can. At full resolution (209 GMAC), 15,500 steps from all-in-one end "
+        "within 0.07 dB of it (docs/decisions/0024), still rising; not shipped",
         recipe="denoise",
     ),
     Need(
@@ -96,7 +96,8 @@ NEEDS: tuple[Need, ...] = (
             ),
         ),
         command="lacuna train deblock --data DATA --out RUN --start-from models/weights/denoise.safetensors",
-        notes="at full resolution, 10,000 steps from all-in-one end within 0.05 dB of it (docs/decisions/0024); not shipped",
+        notes="at full resolution, 10,000 steps from all-in-one end within 0.05 dB of it (docs/decisions/0024); not "
+        "shipped",
         recipe="deblock",
     ),
     Need(

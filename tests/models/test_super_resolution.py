@@ -131,11 +131,11 @@ def test_validation_measures_the_enlargement() -> None:
 
 
 def test_an_upscaler_starts_from_the_trunk_of_another_network() -> None:
-    deblur, upscaler = get_recipe("deblur").network(), get_recipe("upscale-x4").network()
+    denoise, upscaler = get_recipe("denoise").network(), get_recipe("upscale-x4").network()
     first = upscaler.state_dict()["head.weight"].clone()
-    start_from(upscaler, deblur.state_dict())
+    start_from(upscaler, denoise.state_dict())
     state = upscaler.state_dict()
-    assert torch.equal(state["body.0.first.weight"], deblur.state_dict()["body.0.first.weight"])
+    assert torch.equal(state["body.0.first.weight"], denoise.state_dict()["body.0.first.weight"])
     assert torch.equal(state["head.weight"], first)
     assert not state["tail.weight"].any()
 

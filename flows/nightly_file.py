@@ -173,6 +173,12 @@ def _one_of(*values: Any) -> Callable[[Any, str], Any]:
     return read
 
 
+def _probability(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise ValueError(f"{where}: got {value!r}, expected a probability between 0 and 1, such as 0.5")
+    return float(value)
+
+
 def _strengths(value: Any, where: str) -> dict[str, float]:
     for method, strength in _table(value, where=where).items():
         if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= 1:
@@ -192,6 +198,7 @@ _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "strength": ("strengths", _strengths),
     "upscale": ("strengths", _upscale),
     "thorough": ("thorough", _flag),
+    "scratch_threshold": ("scratch_threshold", _probability),
     "correct_colour": ("allow_colour", _flag),
     "device": ("device", _text),
     "precision": ("precision", _one_of(*_PRECISIONS)),

@@ -10,6 +10,7 @@ def check_methods(options: RestoreOptions) -> None:
     from models.registry import get_method
     from models.routing.policies import MIXING, get_policy
     from models.routing.treatments import TREATING_METHODS as PARTS
+    from models.scratches.detector import settings_for
     from models.types import plain_id
     from tasks.route import routing_options
 
@@ -23,5 +24,6 @@ def check_methods(options: RestoreOptions) -> None:
             f"--strength {parts[0]}: --policy {options.policy} mixes {', '.join(PARTS)} in shares of its own; give the "
             f"strength of {options.policy} itself, or choose another policy"
         )
+    settings_for(options.scratch_threshold)
     if not get_method(options.fill_method).card.needs_mask:
         raise ValueError(f"--fill: {options.fill_method} fills no holes; `lacuna methods` lists those that do")

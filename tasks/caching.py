@@ -34,7 +34,10 @@ STEP_VERSIONS: dict[str, str] = {
 # What of a job each step adds to what the steps before it already depend on.
 _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "ingest": lambda job: [job["source"], job["shard"]["content_sha256"], job["duplicates"], job["options"]["limits"]],
-    "detect": lambda job: [job["identities"][name] for name in ("detector", "device", "precision")],
+    "detect": lambda job: [
+        *(job["identities"][name] for name in ("detector", "device", "precision")),
+        job["options"]["scratch_threshold"],
+    ],
     # What treatments would bring is found by trying them.
     "estimate": lambda job: [
         *(job["identities"][name] for name in ("estimator", "gains")),

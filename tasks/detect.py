@@ -39,24 +39,24 @@ def detect(job: ShardJob, ingested: Ingested) -> tuple[Detected, ...]:
 
 def find_scratches(record: ImageRecord, *, job: ShardJob) -> ScratchReport:
     """Detect the damage of one image and keep its mask, grown by the blurred rim, as a PNG in the working copies."""
-    from models.scratches.detector import WEIGHTS_NAME, mask_for_filling, shipped_settings
+    from models.scratches.detector import WEIGHTS_NAME, mask_for_filling, settings_for
     from models.scratches.detector import detect as detect_damage
 
     pixels = load_pixels(record, job=job)
     identities = job.identities
-    network = detector(identities.device)
+    network, settings = detector(identities.device), settings_for(job.options.scratch_threshold)
     with DEVICE_LOCK:
-        found = detect_damage(pixels, network=network, device=identities.device)
+        found = detect_damage(pixels, network=network, device=identities.device, settings=settings)
     key, sha256 = None, None
     if found.components:
         encoded = grey_png(np.where(mask_for_filling(found), np.uint8(255), np.uint8(0)))
-        key, sha256 = _mask_key(record, identities.detector), hashlib.sha256(encoded).hexdigest()
+        key, sha256 = _mask_key(record, job=job), hashlib.sha256(encoded).hexdigest()
         Location(job.copies.path(key)).write_bytes_atomic(encoded)
     return ScratchReport(
         coverage=found.coverage,
         components=found.components,
         confidence=found.confidence,
-        threshold=shipped_settings().thresholds.high,
+        threshold=settings.thresholds.high,
         mask=key,
         mask_sha256=sha256,
         detector=f"{WEIGHTS_NAME}-{identities.detector[:12]}",
@@ -82,8 +82,10 @@ def read_mask(copies: WorkingCopies, key: str) -> Mask:
     return np.asarray(image.numpy() > 127)
 
 
-def _mask_key(record: ImageRecord, detector_sha256: str) -> str:
-    return f"masks/{record.working_copy.removesuffix('.npy')}-{detector_sha256[:12]}.png"
+def _mask_key(record: ImageRecord, *, job: ShardJob) -> str:
+    threshold = job.options.scratch_threshold
+    found_by = job.identities.detector[:12] + ("" if threshold is None else f"-{threshold:g}")
+    return f"masks/{record.working_copy.removesuffix('.npy')}-{found_by}.png"
 
 
 @task(

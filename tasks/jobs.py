@@ -32,12 +32,14 @@ class RestoreOptions:
 
     collection: name in the catalogue, None = the source's own. policy: how plans are made, one of
     `models.routing.policies`. thorough: the mean over flips and turns of what is learned. allow_colour: whether fading
-    and casts may be corrected. strengths: method id to a strength in [0, 1], 0 = never use it. reference: clean
-    originals under the same relative paths (any suffix), to measure against. shard_images, shard_bytes: about how much
-    is one unit of work. workers: shards in progress at once, so that decoding and writing overlap with computing.
-    incremental: only what is new or changed since the catalogue's state. retry: only images that failed or were
-    quarantined, with one of these kinds of error, () = any. only: only these files, changed or not. stop_at: when to
-    begin no further shard, HH:MM of this machine's clock or ISO 8601.
+    and casts may be corrected. scratch_threshold: probability from which on damage is filled, however unsure, for
+    pictures that are known to be scratched; None = the detector's own, at which clean ones stay untouched. strengths:
+    method id to a strength in [0, 1], 0 = never use it. reference: clean originals under the same relative paths (any
+    suffix), to measure against. shard_images, shard_bytes: about how much is one unit of work. workers: shards in
+    progress at once, so that decoding and writing overlap with computing. incremental: only what is new or changed
+    since the catalogue's state. retry: only images that failed or were quarantined, with one of these kinds of error,
+    () = any. only: only these files, changed or not. stop_at: when to begin no further shard, HH:MM of this machine's
+    clock or ISO 8601.
     """
 
     collection: str | None = None
@@ -45,6 +47,7 @@ class RestoreOptions:
     thorough: bool = False
     allow_colour: bool = False
     fill_method: str = "fill"
+    scratch_threshold: float | None = None
     strengths: tuple[tuple[str, float], ...] = ()
     device: str = "auto"
     precision: str = "auto"

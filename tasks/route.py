@@ -33,6 +33,7 @@ def routing_options(options: RestoreOptions) -> RoutingOptions:
         allow_colour=options.allow_colour,
         thorough=options.thorough,
         fill_method=options.fill_method,
+        trust_scratches=options.scratch_threshold is not None,
         strengths=options.strengths,
     )
 

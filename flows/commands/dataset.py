@@ -16,6 +16,7 @@ from flows.commands.options import (
     PolicyOption,
     Precision,
     PrecisionOption,
+    ScratchThresholdOption,
     SeedOption,
     StrengthOption,
     ThoroughOption,
@@ -85,6 +86,7 @@ def dataset(
         str | None, typer.Option("--member", metavar="EXT", help="Which member of a tar sample is the picture.")
     ] = None,
     fill: FillOption = "fill",
+    scratch_threshold: ScratchThresholdOption = None,
     strength: StrengthOption = None,
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
@@ -119,6 +121,7 @@ def dataset(
             thorough=thorough,
             policy=policy,
             fill_method=fill,
+            scratch_threshold=scratch_threshold,
             strengths=strengths(strength, upscale=upscale),
             device=device,
             precision=precision.value,

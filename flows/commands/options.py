@@ -46,5 +46,15 @@ PolicyOption = Annotated[
         "--policy", metavar="POLICY", help="Makes plans: rules, predicted-gain, soft, regional, agent, fixed:METHOD."
     ),
 ]
+ScratchThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--scratch-threshold",
+        metavar="0..1",
+        min=0.01,
+        max=0.99,
+        help="For pictures known to be scratched: fill from this probability on, such as 0.5. [0.82, if sure]",
+    ),
+]
 FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")]

@@ -63,11 +63,13 @@ class RoutingOptions:
     """What the user allows. Colour changes are opt-in; `strengths` overrides a method's strength, 0 switches it off.
 
     A strength above 0 for one of UPSCALERS asks for it: every picture ends so much larger. ValueError for two of them.
-    thorough: take the mean over flips and turns of every method that has one, at eight times the work.
+    thorough: take the mean over flips and turns of every method that has one, at eight times the work. trust_scratches:
+    fill what was found however unsure, as the user has said from which probability on.
     """
 
     allow_colour: bool = False
     thorough: bool = False
+    trust_scratches: bool = False
     fill_method: str = "fill"
     deblur_method: str = "deblur"
     strengths: tuple[tuple[str, float], ...] = ()
@@ -112,7 +114,8 @@ def _fill(finding: _Finding) -> Step | None:
     scratches, thresholds = finding.scratches, finding.options.thresholds
     if scratches.mask is None or scratches.coverage < thresholds.scratch_coverage:
         return None
-    if scratches.confidence < thresholds.confidence or scratches.coverage > thresholds.review_coverage:
+    trusted = finding.options.trust_scratches or scratches.confidence >= thresholds.confidence
+    if not trusted or scratches.coverage > thresholds.review_coverage:
         return None
     if _isolated(finding):
         return None
@@ -130,7 +133,7 @@ def _isolated(finding: _Finding) -> bool:
     Wear rarely comes alone; a lone finding on a clean picture is mostly a wire, a mast or a blade of grass.
     """
     scratches, thresholds = finding.scratches, finding.options.thresholds
-    if scratches.mask is None or scratches.components >= thresholds.scratch_places:
+    if scratches.mask is None or scratches.components >= thresholds.scratch_places or finding.options.trust_scratches:
         return False
     return thresholds.confidence <= scratches.confidence < thresholds.scratch_confidence_alone
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -57,6 +57,20 @@ def load_detector(device: str | torch.device = "cpu") -> nn.Module:
 def shipped_settings() -> DetectorSettings:
     """Return the thresholds and calibration of the shipped weights, from their card."""
     return settings_from_metrics(load_card(WEIGHTS_NAME).metrics)
+
+
+def settings_for(threshold: float | None) -> DetectorSettings:
+    """Return the shipped settings, with another probability in (0, 1) from which on damage begins unless it is None.
+
+    Damage grows from there along lower probabilities, which are lowered alike. Raises ValueError beyond (0, 1).
+    """
+    settings = shipped_settings()
+    if threshold is None:
+        return settings
+    if not 0.0 < threshold < 1.0:
+        raise ValueError(f"scratch threshold: got {threshold:g}, expected a probability between 0 and 1, such as 0.5")
+    known = settings.thresholds
+    return replace(settings, thresholds=replace(known, high=threshold, low=threshold * known.low / known.high))
 
 
 def settings_from_metrics(metrics: dict[str, Any]) -> DetectorSettings:

@@ -8,11 +8,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import pyvips
+import skimage.data
 from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.run_summary import RunSummary
+from models.degradations.scratches import DamageSettings, damage_image
 
 RUNNER = CliRunner()
 SUMMARY = RunSummary(
@@ -124,6 +128,21 @@ def test_inspect_writes_nothing_and_plans(archive: Path) -> None:
     assert found["a/clean.png"]["plan"]["steps"] == []
     assert found["b/corrupt.jpg"]["error"]
     assert sorted(path for path in archive.parent.rglob("*")) == before
+
+
+def test_pictures_known_to_be_scratched_are_filled_from_a_lower_probability_on(tmp_path: Path) -> None:
+    clean = skimage.data.coffee()[:256, :320].astype(np.float32) / 255
+    settings = DamageSettings(weights=(("scratches", 1.0),), opacity_min=0.5, layers_min=3)
+    damaged = damage_image(clean, np.random.default_rng(20), settings=settings).image
+    pyvips.Image.new_from_array(np.round(damaged * 255).astype(np.uint8)).write_to_file(str(tmp_path / "print.png"))
+    found = []
+    for options in ([], ["--scratch-threshold", "0.4"]):
+        result = RUNNER.invoke(app, ["inspect", str(tmp_path), "--json", "--device", "cpu", *options])
+        (entry,) = json.loads(result.stdout)
+        found.append(entry["estimate"]["scratch_coverage"]["value"])
+    assert found[1] > 1.2 * found[0] > 0.0
+    assert "fill" in [step["method_id"] for step in entry["plan"]["steps"]]
+    assert RUNNER.invoke(app, ["inspect", str(tmp_path), "--scratch-threshold", "1.5"]).exit_code == 2
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:

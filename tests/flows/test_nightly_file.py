@@ -32,6 +32,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
         [defaults]
         workers = 3
         reference = "clean"
+        scratch_threshold = 0.5
         strength = { denoise = 0.5 }
         [collections.a]
         source = "in/a"
@@ -47,6 +48,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
         """
     first, second = read_nightly_file(written(tmp_path, text)).collections
     assert (first.source, first.destination) == (str(tmp_path / "in/a"), str(tmp_path / "out/a"))
+    assert (first.options.scratch_threshold, second.options.scratch_threshold) == (0.5, 0.5)
     assert (first.options.reference, second.options.reference) == (str(tmp_path / "clean"), "s3://clean/b")
     assert (first.options.workers, first.options.strengths) == (3, (("denoise", 0.5),))
     assert (second.source, second.options.workers, second.options.allow_colour) == ("s3://in/b", 1, True)

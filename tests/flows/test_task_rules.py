@@ -73,6 +73,7 @@ def test_key_is_step_version_and_sha256() -> None:
         (replace(JOB, identities=replace(JOB.identities, estimator="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, allow_colour=True)), {"route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, thorough=True)), {"route", "restore", "measure"}),
+        (replace(JOB, options=replace(JOB.options, scratch_threshold=0.5)), set(STEP_VERSIONS) - {"ingest"}),
         (replace(JOB, identities=replace(JOB.identities, gains="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, policy="rules")), {"route", "restore", "measure"}),
         (replace(JOB, destination="file:///other"), {"restore", "measure"}),
@@ -263,11 +264,12 @@ def test_a_shard_of_a_data_set_is_made_again_when_what_it_is_made_by_changes() -
         dataset_shard(RestoreOptions(policy="rules")),
         dataset_shard(RestoreOptions(thorough=True)),
         dataset_shard(RestoreOptions(allow_colour=True)),
+        dataset_shard(RestoreOptions(scratch_threshold=0.5)),
         dataset_shard(RestoreOptions(strengths=(("denoise", 0.5),))),
         dataset_shard(RestoreOptions(), format="png"),
     }
     assert base not in others
-    assert len(others) == 5
+    assert len(others) == 6
     assert base == dataset_shard(RestoreOptions(workers=7, device="cpu", precision="float32", write_report=False))
 
 

@@ -131,6 +131,16 @@ def test_damage_beyond_filling_is_marked_for_review() -> None:
     assert "60%" in plan.reason
 
 
+def test_findings_that_the_user_vouches_for_are_filled_however_unsure() -> None:
+    unsure = scratches(0.002, confidence=0.1, places=1)
+    assert plan_for(estimate(), unsure).untouched
+    trusted = plan_for(estimate(), unsure, options=RoutingOptions(trust_scratches=True))
+    assert steps(trusted) == ["fill"]
+    assert not trusted.needs_review
+    everything = plan_for(estimate(), scratches(0.5, confidence=0.1), options=RoutingOptions(trust_scratches=True))
+    assert everything.untouched, "more than can be filled faithfully"
+
+
 def test_a_lone_finding_is_left_for_review_unless_it_is_certain() -> None:
     lone = plan_for(estimate(), scratches(0.002, confidence=0.7, places=1))
     assert lone.untouched

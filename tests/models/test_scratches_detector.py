@@ -12,7 +12,14 @@ from skimage import data as pictures
 from torch import nn
 
 from models.degradations.scratches import DamageSettings, damage_image
-from models.scratches.detector import ScratchDetection, detect, load_detector, mask_for_filling, probability_map
+from models.scratches.detector import (
+    ScratchDetection,
+    detect,
+    load_detector,
+    mask_for_filling,
+    probability_map,
+    settings_for,
+)
 from models.scratches.hysteresis import Thresholds, grow_mask
 from models.scratches.network import ScratchUNet, prepare_for_inference
 
@@ -53,6 +60,21 @@ _MISSED = pytest.mark.xfail(reason="the shipped weights find less of these scrat
 def test_finds_plain_scratches(network: nn.Module, name: str) -> None:
     image, truth = _scratched(name)
     assert detect(image, network=network).mask[truth].mean() > 0.75
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+def test_a_lower_threshold_finds_more_of_them(network: nn.Module, name: str) -> None:
+    image, truth = _scratched(name)
+    found = [detect(image, network=network, settings=settings_for(value)).mask for value in (None, 0.5)]
+    assert found[1][truth].mean() > found[0][truth].mean()
+    assert found[1][truth].mean() > 0.8
+    assert found[1][~truth].mean() < 0.03
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0])
+def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        settings_for(threshold)
 
 
 def test_tiles_give_what_the_whole_gives(network: nn.Module) -> None:

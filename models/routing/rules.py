@@ -55,6 +55,7 @@ class Thresholds:
     mixed_jpeg_quality: float = 95.0
     mixed_doubtful_noise_sigma: float = 9.0
     review_coverage: float = 0.3
+    review_unsure_coverage: float = 0.05
     review_noise_sigma: float = 70.0
 
 
@@ -323,6 +324,9 @@ def _doubt(finding: _Finding) -> str | None:
     thresholds = finding.options.thresholds
     if finding.scratches.coverage > thresholds.review_coverage:
         return f"{finding.scratches.coverage:.0%} of the picture looks damaged, more than can be filled faithfully"
+    unsure = finding.scratches.mask is not None and finding.scratches.confidence < thresholds.confidence
+    if finding.options.trust_scratches and unsure and finding.scratches.coverage > thresholds.review_unsure_coverage:
+        return f"{finding.scratches.coverage:.0%} of the picture was taken for damage, and it may be flowers or foliage"
     if _isolated(finding):
         return f"{finding.scratches.components} place(s) may be damaged, too few to be sure"
     sigma = finding.sure(finding.estimate.noise_sigma)

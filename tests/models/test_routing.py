@@ -137,6 +137,8 @@ def test_findings_that_the_user_vouches_for_are_filled_however_unsure() -> None:
     trusted = plan_for(estimate(), unsure, options=RoutingOptions(trust_scratches=True))
     assert steps(trusted) == ["fill"]
     assert not trusted.needs_review
+    much = plan_for(estimate(), scratches(0.08, confidence=0.1), options=RoutingOptions(trust_scratches=True))
+    assert (steps(much), much.needs_review) == (["fill"], True)
     everything = plan_for(estimate(), scratches(0.5, confidence=0.1), options=RoutingOptions(trust_scratches=True))
     assert everything.untouched, "more than can be filled faithfully"
 

@@ -21,7 +21,7 @@ import tasks.restore
 import tasks.route
 import tasks.steps
 from flows.restore_archive import restore_archive
-from flows.run_summary import RunSummary
+from flows.run_summary import BrokenShardsError, RunSummary
 from storage.catalogue import query
 from storage.errors import UNAVAILABLE, IngestError, OutputError
 from storage.fixity import check_outputs
@@ -274,3 +274,23 @@ def test_two_sources_with_files_of_one_name_need_two_destinations(prefect_server
     (tmp_path / "one").rename(tmp_path / "moved")
     again = restore_archive(str(tmp_path / "moved"), str(out), replace(OPTIONS, collection="one"))
     assert (again.restored, check_outputs(Location(str(out))).damaged) == (1, ())
+
+
+def test_a_shard_that_breaks_at_its_end_goes_on_there(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "archive", tmp_path / "out"
+    write_picture(source / "noisy.png", smooth_picture(2), noise_sigma=25)
+
+    def breaking(*_: Any, **__: Any) -> None:
+        raise ValueError("out of ink")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.catalogue.commit_shard", breaking)
+        with pytest.raises(BrokenShardsError, match="out of ink"):
+            restore_archive(str(source), str(out), OPTIONS)
+    calls: Counter[str] = Counter()
+    for name, module in STAGES.items():
+        monkeypatch.setattr(module, name, _counting(calls, name, getattr(module, name)))
+    assert restore_archive(str(source), str(out), OPTIONS).restored == 1
+    assert calls == Counter()

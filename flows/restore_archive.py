@@ -18,7 +18,6 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.transactions import CommitMode, transaction
 
 from flows.bounded import submit_bounded
 from flows.dask_settings import DaskSettings
@@ -49,16 +48,7 @@ _RUNNER: Any = ThreadPoolTaskRunner(max_workers=256)
 
 @task(name="shard", task_run_name="shard {name}", cache_policy=NO_CACHE)
 def process_shard(*, name: str, job: dict[str, Any]) -> ShardSummary:
-    """Bring one shard through all stages; each is cached, so that an interrupted shard goes on where it was.
-
-    What a stage made is kept at its own end: by itself, the engine keeps it at the end of the shard, and a shard that
-    is killed or breaks would begin anew.
-    """
-    with transaction(commit_mode=CommitMode.EAGER):
-        return _through_all_stages(name, job)
-
-
-def _through_all_stages(name: str, job: dict[str, Any]) -> ShardSummary:
+    """Bring one shard through all stages; each is cached, so that an interrupted shard goes on where it was."""
     retried, place = job["options"]["retry"] is not None or job["options"]["only"] is not None, placement()
     ingested = run_stage(place.placed(ingest_shard), intact=partial(ingest_holds, retried=retried), job=job)
     detected = run_stage(place.placed(detect_scratches), job=job, ingested=ingested)

@@ -13,8 +13,7 @@ from storage.colour import working_max
 from storage.formats.page import Samples, enlarged_samples, join_alpha, to_vips
 from storage.limits import IngestLimits
 
-#: Format to the extension of its files.
-# Of every format that is read, and of those that pictures can be turned into.
+# Format to the extension of its files: of all that are read, and of those that pictures can be turned into.
 FORMAT_EXTENSIONS = {"jpeg": "jpg", "png": "png", "tiff": "tif", "webp": "webp", "jp2": "jp2"}
 EXTENSIONS = {name: FORMAT_EXTENSIONS[name] for name in ("png", "webp", "jpeg")}
 DEFAULT_QUALITY = 95

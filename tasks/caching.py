@@ -15,6 +15,7 @@ from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
+from prefect.transactions import CommitMode, transaction
 
 from models.routing.rules import Thresholds
 from models.routing.treatments import TREATMENTS
@@ -114,10 +115,12 @@ def run_stage(stage: Task[..., Any], *, intact: Callable[[Any], bool] | None = N
     """Run a task of the flow, and run it again if a cached result must not be trusted.
 
     That is one in which an image failed, since what failed may work today, and one that `intact` says is no longer
-    true, such as outputs that are gone.
+    true, such as outputs that are gone. What it made is kept at its own end: by itself, the engine keeps it at the end
+    of the task that runs it, and a shard that is killed or breaks would begin anew.
     """
-    state = stage(**inputs, return_state=True)
-    result = state.result()
-    if state.name != "Cached" or not (failed_items(result) or (intact is not None and not intact(result))):
-        return result
-    return stage.with_options(refresh_cache=True)(**inputs)
+    with transaction(commit_mode=CommitMode.EAGER):
+        state = stage(**inputs, return_state=True)
+        result = state.result()
+        if state.name != "Cached" or not (failed_items(result) or (intact is not None and not intact(result))):
+            return result
+        return stage.with_options(refresh_cache=True)(**inputs)

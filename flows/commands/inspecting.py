@@ -9,6 +9,7 @@ from typing import Any
 import flows.prefect_settings  # noqa: F401 - the task modules import prefect
 from flows.commands.console import EXIT_NOTHING_DONE, EXIT_OK, EXIT_SOME_FAILED, print_json
 from flows.run_identity import code_version
+from flows.run_options import check_methods
 from models.types import to_json
 from storage.locations import Location
 from storage.shards import Shard
@@ -33,6 +34,7 @@ _COLUMNS = {
 
 def run(source: str, *, options: RestoreOptions, limit: int | None, as_json: bool) -> int:
     """Look at every picture of `source`, print estimate and plan, and return the exit code."""
+    check_methods(options)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="lacuna-inspect-") as working:
         for shard in _limited(survey(source, options), limit):

@@ -51,8 +51,6 @@ ScratchThresholdOption = Annotated[
     typer.Option(
         "--scratch-threshold",
         metavar="0..1",
-        min=0.01,
-        max=0.99,
         help="For pictures known to be scratched: fill from this probability on, such as 0.5. [0.82, if sure]",
     ),
 ]

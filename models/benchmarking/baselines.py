@@ -20,7 +20,6 @@ from torch import Tensor
 from models.benchmarking.code_identity import code_sha256
 from models.degradations.resample import resize
 from models.method import CombiningMethod, Method
-from models.published.catalogue import card_of
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner
 from models.scratches.detector import shipped_settings
@@ -90,11 +89,10 @@ def method_identity(method_id: str) -> tuple[str, str, str | None]:
         return method_id, code_sha256(Path(inspect.getfile(resize))), None
     if method_id == ROUTED:
         return method_id, _program_sha256(), None
-    made_of = [(code_sha256(Path(inspect.getfile(type(part)))), part.card.weights) for part in _parts(method_id)]
-    if len(made_of) == 1:
-        return method_id, made_of[0][0], Runner.weights_sha256(method_id)
-    all_of_it = [(code, None if weights is None else card_of(weights).sha256) for code, weights in made_of]
-    return method_id, hashlib.sha256(repr(all_of_it).encode()).hexdigest(), Runner.weights_sha256(method_id)
+    parts = _parts(method_id)
+    code = [code_sha256(Path(inspect.getfile(type(part)))) for part in parts]
+    weights = [Runner.weights_sha256(part.card.id) for part in parts]
+    return method_id, hashlib.sha256(repr([code, weights]).encode()).hexdigest(), weights[0]
 
 
 def _parts(method_id: str) -> list[Method]:

@@ -7,7 +7,7 @@ longer than they run (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -26,7 +26,7 @@ def replayed(network: nn.Module, *, source: Tensor) -> Iterator[Callable[[Tensor
         return
     # The recording is of the current device, and reads its input from the memory of the sample, which must not be the
     # source that is kept.
-    with _on_its_device(source):
+    with torch.cuda.device_of(source):  # type: ignore[no-untyped-call]
         recorded = cast(nn.Module, torch.cuda.make_graphed_callables(network, (source.clone(),)))
     try:
         yield lambda given: cast(Tensor, recorded(given)).clone()
@@ -37,7 +37,3 @@ def replayed(network: nn.Module, *, source: Tensor) -> Iterator[Callable[[Tensor
 
 def _can_record(source: Tensor) -> bool:
     return source.is_cuda
-
-
-def _on_its_device(source: Tensor) -> AbstractContextManager[object]:
-    return torch.cuda.device(source.device) if source.is_cuda else nullcontext()

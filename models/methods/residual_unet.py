@@ -21,7 +21,6 @@ from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, not
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
 GMAC_PER_MEGAPIXEL, CONTEXT_PX = 208.6, 48
-HALF_GMAC_PER_MEGAPIXEL, HALF_CONTEXT_PX = 132.5, 24
 # Weights of before docs/decisions/0013.
 PLAIN = 0.0
 
@@ -104,30 +103,14 @@ def _card(
     )
 
 
+def _behind_unshuffle(method_id: str, *, title: str, purpose: Any, slope: float = LEAK) -> BlindRestorer:
+    card = _card(method_id, title=title, purpose=purpose, gmac_per_megapixel=132.5, context_px=24)
+    return BlindRestorer(card, widths=HALF_WIDTHS, unshuffle=2, slope=slope)
+
+
 METHODS = (
-    BlindRestorer(
-        _card(
-            "denoise",
-            title="Blind denoising, σ 0-55, colour and grey",
-            purpose="denoise",
-            gmac_per_megapixel=HALF_GMAC_PER_MEGAPIXEL,
-            context_px=HALF_CONTEXT_PX,
-        ),
-        widths=HALF_WIDTHS,
-        unshuffle=2,
-    ),
-    BlindRestorer(
-        _card(
-            "deblock",
-            title="Blind removal of JPEG artefacts, quality 5-95",
-            purpose="deblock",
-            gmac_per_megapixel=HALF_GMAC_PER_MEGAPIXEL,
-            context_px=HALF_CONTEXT_PX,
-        ),
-        widths=HALF_WIDTHS,
-        unshuffle=2,
-        slope=PLAIN,
-    ),
+    _behind_unshuffle("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise"),
+    _behind_unshuffle("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock", slope=PLAIN),
     BlindRestorer(
         _card("all-in-one", title="Blur, noise, JPEG and lost resolution that came together", purpose="mixed")
     ),

@@ -104,8 +104,7 @@ def _write_page(writer: Any, file: Any, page: Any, decoded: DecodedPage, array: 
         options["predictor"] = True
     if decoded.alpha is not None:
         options["extrasamples"] = [int(page.extrasamples[0])] if page.extrasamples else [0]
-    stored = array.view(np.bool_) if decoded.bits == 1 else array
-    _write(writer, file, page, stored, options, scale=scale)
+    _write(writer, file, page, array.view(np.bool_) if decoded.bits == 1 else array, options, scale=scale)
 
 
 def _write_reduced(writer: Any, file: Any, page: Any, shown: Samples | None) -> None:

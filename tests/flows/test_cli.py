@@ -152,10 +152,10 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> No
 
 
 def test_a_strength_that_a_mixture_would_not_heed_is_refused(archive: Path, tmp_path: Path) -> None:
-    command = ["restore", str(archive), str(tmp_path / "out"), "--policy", "regional", "--strength", "denoise=0"]
-    result = RUNNER.invoke(app, command)
-    assert result.exit_code == 2
-    assert "shares of its own" in result.stderr
+    for command in (["restore", str(archive), str(tmp_path / "out")], ["inspect", str(archive)]):
+        result = RUNNER.invoke(app, [*command, "--policy", "regional", "--strength", "denoise=0"])
+        assert result.exit_code == 2
+        assert "shares of its own" in result.stderr
 
 
 def test_catalogue_without_one_says_so(tmp_path: Path) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.benchmarking import baselines, code_identity
+from models.benchmarking import code_identity
 from models.benchmarking.baselines import (
     BICUBIC,
     INPUT,
@@ -30,7 +29,6 @@ from models.benchmarking.scoring import METRICS, Result, metrics_identity, score
 from models.benchmarking.statistics import mean_of, median_of, router_power, summarize, worst_mean
 from models.benchmarking.suites import SUITES, get_suite, suite_ids
 from models.degradations.recipes import get_recipe
-from models.published.catalogue import card_of
 from models.registry import METHODS, UnknownMethodError
 from models.run import Runner, RunSettings
 
@@ -225,10 +223,9 @@ def test_cost_of_what_computes_nothing() -> None:
 def test_a_method_made_of_others_is_measured_anew_with_them(
     made: str, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, real = method_identity(made), baselines.card_of
+    before, real = method_identity(made), Runner.weights_sha256
     method_identity.cache_clear()
-    changed = replace(card_of(part), sha256="0" * 64)
-    monkeypatch.setattr(baselines, "card_of", lambda name: changed if name == part else real(name))
+    monkeypatch.setattr(Runner, "weights_sha256", lambda name: "0" * 64 if name == part else real(name))
     assert method_identity(made) != before
     method_identity.cache_clear()
 

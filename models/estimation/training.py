@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.estimation.network import QUANTITIES, EstimatorNetwork, decode, encode
 from models.estimation.training_data import BatchSettings, Picture, draw_batch, read_photos
+from models.training.optimizer import ConvolutionMuon
 from models.weights import WeightCard, save_weights
 
 WEIGHTS_ID = "estimator"
@@ -30,9 +31,9 @@ WEIGHTS_ID = "estimator"
 class TrainingSettings:
     """How long and how fast to learn."""
 
-    steps: int = 4000
+    steps: int = 15000
     seed: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warm_up: int = 100
     weight_decay: float = 1e-4
     checkpoint_every: int = 200
@@ -73,14 +74,11 @@ def train(
     began, recent = time.perf_counter(), []
     for step in range(first, settings.steps):
         windows, labels = draw_batch(photos, seed=settings.seed, step=step, settings=batch)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, settings)
         value, log_scale = _predict(network, windows)
         loss = loss_of(value, log_scale, target=encode(labels))
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(lr=learning_rate_at(step, settings), clip_norm=1.0)
         recent.append((decode(value.detach()) - labels).abs().mean(dim=0))
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
             errors = torch.stack(recent).mean(dim=0).tolist()
@@ -97,12 +95,12 @@ def train(
     return network
 
 
-def _start(settings: TrainingSettings, checkpoint: Path | None) -> tuple[EstimatorNetwork, torch.optim.Optimizer, int]:
+def _start(settings: TrainingSettings, checkpoint: Path | None) -> tuple[EstimatorNetwork, ConvolutionMuon, int]:
     """Return network, optimizer and number of steps done: a fresh start, or the state of the checkpoint."""
     torch.manual_seed(settings.seed)
     network = EstimatorNetwork()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = ConvolutionMuon(network, weight_decay=settings.weight_decay, ends=("stem", "spectrum", "weigh"))
     if checkpoint is None or not checkpoint.exists():
         return network, optimizer, 0
     state = torch.load(checkpoint, weights_only=True)
@@ -111,7 +109,7 @@ def _start(settings: TrainingSettings, checkpoint: Path | None) -> tuple[Estimat
     return network, optimizer, int(state["step"])
 
 
-def _save(path: Path, network: EstimatorNetwork, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save(path: Path, network: EstimatorNetwork, optimizer: ConvolutionMuon, step: int) -> None:
     """Write a checkpoint in one motion, so that a kill leaves the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")

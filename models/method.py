@@ -165,6 +165,14 @@ def without_repeated_planes(image: Tensor) -> Tensor:
     return image[:, :1] if is_grey else image
 
 
+def is_grey_as_rgb(image: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None) -> bool:
+    """Whether `image` is (H, W, 3) with equal planes, those pixels left out that `mask` says are missing."""
+    if image.ndim == 2:
+        return False
+    unequal = (image[:, :, 0] != image[:, :, 1]) | (image[:, :, 0] != image[:, :, 2])
+    return not bool((unequal if mask is None else unequal & ~mask).any())
+
+
 class ImageContractError(ValueError):
     """An image or mask that breaks the contract; the message says what, got, expected and what to do."""
 

@@ -19,12 +19,13 @@ from torch.nn.functional import pad
 
 from models.blocks import enlarge
 from models.device import keep_freed_memory, resolve_device, resolve_precision
-from models.method import CombiningMethod, Context, Method, check_image, check_mask, to_planes
+from models.method import CombiningMethod, Context, Method, check_image, check_mask, is_grey_as_rgb, to_planes
 from models.published.catalogue import card_of, tensors_of
 from models.registry import get_method
 from models.shares import mixed
 from models.tiling import StripBlender, Tile, TileGrid, cut, tile_grid
 from models.types import DegradationEstimate
+from models.wide_holes import without_wide_holes
 
 SMALLEST_TILE = 128
 CPU_BATCH_PIXELS = 512 * 512
@@ -45,9 +46,10 @@ class RunSettings:
 
 @dataclass(slots=True)
 class _Job:
-    """One picture on its way through a method."""
+    """One picture on its way through a method. seen: what the method is shown of it."""
 
     image: npt.NDArray[Any]
+    seen: npt.NDArray[Any]
     mask: npt.NDArray[np.bool_] | None
     strength: float
     context: Context
@@ -102,9 +104,10 @@ class Runner:
     ) -> list[npt.NDArray[Any]]:
         """Restore every picture with one method; a strength of 0 returns the picture's own values.
 
-        An upscaler's strength goes from plain bicubic enlargement (0) to its own result (1); the size is its scale's.
-        Raises ImageContractError for a picture or mask that breaks the contract, UnknownMethodError for the method,
-        WeightsError when its weights are missing or altered.
+        A picture of three equal planes, black and white stored as RGB, stays one. An upscaler's strength goes from
+        plain bicubic enlargement (0) to its own result (1); the size is its scale's. Raises ImageContractError for a
+        picture or mask that breaks the contract, UnknownMethodError for the method, WeightsError when its weights are
+        missing or altered, ValueError for a result that is not finite.
         """
         method = get_method(method_id)
         count = len(images)
@@ -112,8 +115,31 @@ class Runner:
         estimates = estimates if estimates is not None else [None] * count
         strengths = strengths if strengths is not None else [1.0] * count
         _check(method, images=images, masks=masks, strengths=strengths)
+        repeated = [
+            strength > 0.0 and is_grey_as_rgb(image, mask if method.card.needs_mask else None)
+            for image, mask, strength in zip(images, masks, strengths, strict=True)
+        ]
+        images = [image[:, :, 0] if grey else image for image, grey in zip(images, repeated, strict=True)]
         if isinstance(method, CombiningMethod):
-            return self._combine(method, images, estimates=estimates, strengths=strengths, seed=seed)
+            restored = self._combine(method, images, estimates=estimates, strengths=strengths, seed=seed)
+        else:
+            restored = self._tiled(method, images, masks=masks, estimates=estimates, strengths=strengths, seed=seed)
+        return [
+            np.repeat(picture[:, :, None], 3, axis=2) if grey else picture
+            for picture, grey in zip(restored, repeated, strict=True)
+        ]
+
+    def _tiled(
+        self,
+        method: Method,
+        images: Sequence[npt.NDArray[Any]],
+        *,
+        masks: Sequence[npt.NDArray[np.bool_] | None],
+        estimates: Sequence[DegradationEstimate | None],
+        strengths: Sequence[float],
+        seed: int,
+    ) -> list[npt.NDArray[Any]]:
+        """Apply one method tile by tile, with smaller tiles where memory runs out."""
         tile = min(self.settings.tile, method.card.largest_tile or self.settings.tile)
         while True:
             jobs = [
@@ -190,15 +216,15 @@ class Runner:
     def _run(self, method: Method, jobs: Sequence[_Job], *, seed: int) -> None:
         network, scale = self.network(method), method.card.scale
         for batch in self._batches(jobs, scale=scale):
-            planes = torch.stack([to_planes(cut(job.image, tile, grid=job.grid)) for job, tile in batch])
+            planes = torch.stack([to_planes(cut(job.seen, tile, grid=job.grid)) for job, tile in batch])
             holes = _stack_masks(batch) if method.card.needs_mask else None
             restored = self._forward(
                 method, network, planes, mask=holes, contexts=[job.context for job, _ in batch], seed=seed
             )
-            for (job, tile), before, after in zip(batch, planes, restored, strict=True):
+            for (job, tile), after in zip(batch, restored, strict=True):
                 blended = after
                 if job.strength < 1.0:
-                    plain = enlarge(before[None], scale=scale)[0]
+                    plain = enlarge(to_planes(cut(job.image, tile, grid=job.grid))[None], scale=scale)[0]
                     blended = plain + job.strength * (after - plain)
                 job.blender.add(tile.enlarged(scale), _as_columns(blended, image=job.image))
 
@@ -210,12 +236,12 @@ class Runner:
             largest = max(1, self.batch_pixels // (shape[0] * shape[1] * scale**2))
             waiting = pending.setdefault(shape, [])
             for tile in job.grid.tiles():
-                if job.mask is not None and not job.mask[_window(tile)].any():
+                if job.mask is not None and not job.mask[tile.window].any():
                     # It is written at once, so tiles of this picture that still wait must be written before it.
                     if waiting:
                         yield list(waiting)
                         waiting.clear()
-                    kept = to_planes(np.asarray(job.image[_window(tile)]))
+                    kept = to_planes(np.asarray(job.image[tile.window]))
                     job.blender.add(tile, _as_columns(kept, image=job.image))
                     continue
                 waiting.append((job, tile))
@@ -301,16 +327,13 @@ def _job(
     )
     return _Job(
         image=image,
+        seen=image if used is None else without_wide_holes(image, used, grid=grid),
         mask=used,
         strength=strength,
         context=Context(estimate=estimate, statistics=method.statistics(image)),
         grid=grid,
         blender=StripBlender(image, grid=grid.enlarged(card.scale), mask=used),
     )
-
-
-def _window(tile: Tile) -> tuple[slice, slice]:
-    return slice(tile.top, tile.top + tile.rows), slice(tile.left, tile.left + tile.columns)
 
 
 def _stack_masks(batch: Sequence[tuple[_Job, Tile]]) -> Tensor:

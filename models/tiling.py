@@ -26,6 +26,11 @@ class Tile:
     rows: int
     columns: int
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture that it covers."""
+        return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
+
     def enlarged(self, scale: int) -> Tile:
         """Return the same window on the picture enlarged `scale` times."""
         return Tile(*(scale * length for length in (self.top, self.left, self.rows, self.columns)))
@@ -92,7 +97,7 @@ def _axis(length: int, *, tile: int, overlap: int, multiple: int) -> tuple[int, 
 
 def cut(image: npt.NDArray[Any], tile: Tile, *, grid: TileGrid) -> npt.NDArray[Any]:
     """Return the tile's pixels, reflected at the bottom and right up to the grid's tile size."""
-    window = np.asarray(image[tile.top : tile.top + tile.rows, tile.left : tile.left + tile.columns])
+    window = np.asarray(image[tile.window])
     below, right = grid.tile_height - tile.rows, grid.tile_width - tile.columns
     if below == 0 and right == 0:
         return window
@@ -146,6 +151,11 @@ class StripBlender:
         rows = slice(self._strip_top, self._strip_top + count)
         dtype = self.result.dtype
         values = self._sums[:count] / self._weights[:count]
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"restored rows {rows.start} to {rows.stop - 1}: got NaN or infinite values, expected finite ones; the "
+                "method's weights or arithmetic are at fault: try precision float32"
+            )
         whole = np.rint(np.clip(values, 0.0, 1.0) * largest_value(dtype)).astype(dtype)
         whole = whole[:, :, 0] if self.result.ndim == 2 else whole
         if self._mask is not None:

@@ -112,6 +112,18 @@ def test_pictures_of_different_sizes_in_one_call_equal_one_by_one(method: Method
 
 
 @EVERY
+def test_black_and_white_stored_as_rgb_stays_so(method: Method, runner: Runner) -> None:
+    grey = picture(40, 48, colour=False)
+    mask = hole(40, 48) if method.card.needs_mask else None
+    stored = np.repeat(grey[:, :, None], 3, axis=2)
+    if mask is not None:
+        stored[mask] = (200, 30, 60)  # the damage has a colour
+    (result,) = runner.apply(method.card.id, [stored], masks=[mask])
+    (same,) = runner.apply(method.card.id, [np.ascontiguousarray(stored[:, :, 0])], masks=[mask])
+    assert np.array_equal(result, np.repeat(same[:, :, None], 3, axis=2))
+
+
+@EVERY
 def test_strength_zero_returns_the_input_bit_for_bit_or_plainly_enlarged(method: Method, runner: Runner) -> None:
     image = picture(40, 40, bits=16)
     (result,) = runner.apply(method.card.id, [image], masks=masks_for(method, image), strengths=[0.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,24 @@ def test_out_of_memory_halves_the_batch_then_the_tile(monkeypatch: pytest.Monkey
 def test_out_of_memory_at_the_smallest_tile_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         run_inverter(monkeypatch, largest=10, images=[np.zeros((300, 300), np.uint8)])
+
+
+@pytest.mark.parametrize("method", ["fill", "telea"])
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_hole_wider_than_a_tile_keeps_nothing_of_the_damage(method: str, colour: bool) -> None:
+    image = np.full((400, 420, 3), (90, 120, 60), np.uint8)
+    mask = np.zeros((400, 420), bool)
+    mask[10:390, 10:410] = True
+    image[mask] = (255, 0, 255)
+    shown = image if colour else np.ascontiguousarray(image[:, :, 1])
+    (result,) = Runner(RunSettings(device="cpu", precision="float32", tile=64)).apply(method, [shown], masks=[mask])
+    assert np.abs(result.astype(int) - shown[0, 0]).max() <= 12
+
+
+def test_a_result_that_is_not_finite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Inverter, "__call__", lambda *_, **__: torch.full((1, 3, 64, 64), math.nan))
+    with pytest.raises(ValueError, match="got NaN or infinite values"):
+        run_inverter(monkeypatch, largest=10**6, images=[np.zeros((64, 64), np.uint8)])
 
 
 @pytest.mark.parametrize(

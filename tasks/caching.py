@@ -26,9 +26,9 @@ _TRIED = frozenset(chain.from_iterable(TREATMENTS))
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "1",
-    "estimate": "3",
+    "estimate": "4",
     "route": "4",
-    "restore": "3",
+    "restore": "4",
     "measure": "1",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import pyvips
 import skimage.data
+import typer
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.commands.console import friendly_errors
 from flows.run_summary import RunSummary
 from models.degradations.scratches import DamageSettings, damage_image
 
@@ -98,6 +101,22 @@ def test_destination_that_cannot_be_written_is_refused(archive: Path, tmp_path: 
     result = RUNNER.invoke(app, ["restore", str(archive), str(tmp_path / "file" / "out")])
     assert result.exit_code == 2
     assert "file" in result.stderr
+
+
+def test_what_the_system_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = RUNNER.invoke(app, ["nightly", str(tmp_path)])
+    assert (result.exit_code, result.stderr) == (2, f"lacuna: Is a directory: {tmp_path}\n")
+    for error, said in (
+        (OSError(errno.EROFS, "Read-only file system", "/out/x"), "Read-only file system: /out/x"),
+        (OSError(errno.EISDIR, "Is a directory", "/.5a.part", None, "/table"), "Is a directory: /table"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ):
+        with pytest.raises(typer.Exit) as ended, friendly_errors():
+            raise error
+        assert (ended.value.exit_code, capsys.readouterr().err) == (2, f"lacuna: {said}\n")
+    for other in (BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError("cannot decode x.png"), KeyError("x")):
+        with pytest.raises(type(other)), friendly_errors():
+            raise other
 
 
 @pytest.mark.parametrize("given", ["denoise", "denoise=two", "denoise=2", "=1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -101,6 +102,31 @@ def test_destination_that_cannot_be_written_is_refused(archive: Path, tmp_path: 
     result = RUNNER.invoke(app, ["restore", str(archive), str(tmp_path / "file" / "out")])
     assert result.exit_code == 2
     assert "file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("home", "said"),
+    [("~no-such-user/h", "set LACUNA_HOME to a folder that can be written"), ("{file}/h", "Not a directory: {file}/h")],
+)
+def test_a_home_that_cannot_be_used_is_one_sentence(tmp_path: Path, home: str, said: str) -> None:
+    (tmp_path / "file").touch()
+    places = {"file": str(tmp_path / "file")}
+    commands = ["restore a b", "inspect a", "dataset a b", "nightly n", "status a", "verify a", "retry a", "clean a"]
+    commands += ["benchmark suites", "benchmark leaderboard a", "train --data a --out b"]
+    commands += ["search denoise --try steps=1 --data a --out b"]
+    program = (
+        "from typer.testing import CliRunner\nfrom flows.cli import app\n"
+        f"for command in {commands!r}:\n    ended = CliRunner().invoke(app, command.split())\n"
+        "    print(ended.exit_code, ended.stderr.strip())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["LACUNA_HOME"] = home.format(**places)
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    lines = found.stdout.splitlines()
+    assert len(lines) == len(commands), found.stdout
+    for line in lines:
+        assert line.startswith("2 lacuna: ")
+        assert said.format(**places) in line
 
 
 def test_what_the_system_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,8 +118,8 @@ def retire_shard(root: Location, shard: ShardKey, *, keep: str | None = None) ->
 def connect(root: Location, *, tables: Collection[str] = tuple(TABLES)) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a DuckDB connection with the views images, steps and metrics (or `tables`) over the committed shards.
 
-    Columns that files of an older schema do not have are null. Raises CatalogueError when there is no catalogue, and
-    when a file of it turns out to be damaged, then or by a query inside the block.
+    Times are in UTC. Columns that files of an older schema do not have are null. Raises CatalogueError when there is no
+    catalogue, and when a file of it turns out to be damaged, then or by a query inside the block.
     """
     places = [found[-1] for found in committed_shards(root).values()]
     if not places:
@@ -131,6 +131,7 @@ def connect(root: Location, *, tables: Collection[str] = tuple(TABLES)) -> Itera
     with closing(duckdb.connect(config=config)) as connection:
         wanted = [f"{table}/{place}" for table in tables for place in places]
         folder = root.local_path if root.is_local else _fetched(root, wanted, reader=connection)
+        connection.execute("SET TimeZone = 'UTC'")  # of all that is shown and of days in queries; else this machine's
         try:
             for table in tables:
                 _create_view(connection, table, [folder / table / place for place in places])

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from flows.cli import app
 from flows.commands.console import friendly_errors
 from flows.run_summary import RunSummary
 from models.degradations.scratches import DamageSettings, damage_image
+from storage.catalogue import commit_shard
+from storage.locations import Location
 
 RUNNER = CliRunner()
 SUMMARY = RunSummary(
@@ -207,6 +210,28 @@ def test_catalogue_without_one_says_so(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["catalogue", str(tmp_path)])
     assert result.exit_code == 2
     assert "no catalogue" in result.stderr
+
+
+def commit_one(destination: Path, **more: object) -> None:
+    """Commit one picture to a catalogue, as restored."""
+    row = {"image_id": "a", "relative_path": "a.png", "source_uri": "x", "code_version": "1", "status": "restored"}
+    place = {"run_id": "r", "collection": "c", "shard_id": "s", "content_sha256": "a" * 64}
+    commit_shard(Location(destination / "catalogue"), **place, images=[{**row, **more}])
+
+
+def test_times_are_those_of_utc_wherever_one_is(tmp_path: Path) -> None:
+    commit_one(tmp_path, finished_at=datetime(2026, 11, 22, 19, 9, tzinfo=UTC))
+    program = (
+        f"from flows.cli import app\nplace = {str(tmp_path)!r}\n"
+        "for command in (['status', place], ['status', place, '--json'], ['catalogue', place, '--json',\n"
+        "        \"SELECT finished_at, date_trunc('day', finished_at) AS day FROM images\"]):\n"
+        "    app(command, standalone_mode=False)\n"
+    )
+    there = {**os.environ, "TZ": "Asia/Tokyo", "COLUMNS": "120"}
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=there)
+    assert "2026-11-22 19:09 UTC" in found.stdout
+    assert found.stdout.count('"finished_at": "2026-11-22 19:09:00+00:00"') == 2
+    assert '"day": "2026-11-22 00:00:00+00:00"' in found.stdout
 
 
 def test_restore_catalogue_and_csv(prefect_server: None, archive: Path, tmp_path: Path) -> None:

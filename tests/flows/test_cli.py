@@ -219,6 +219,21 @@ def commit_one(destination: Path, **more: object) -> None:
     commit_shard(Location(destination / "catalogue"), **place, images=[{**row, **more}])
 
 
+def test_columns_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    commit_one(tmp_path)
+    asked = ["catalogue", str(tmp_path), "SELECT 'left' AS x, 'right' AS x, 3 AS y"]
+    shown = RUNNER.invoke(app, asked)
+    assert shown.exit_code == 0
+    assert all(value in shown.stdout for value in ("left", "right", "3")), shown.stdout
+    refused = RUNNER.invoke(app, [*asked, "--json"])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "two columns are called 'x'; name them with AS" in refused.stderr
+    both = RUNNER.invoke(app, ["catalogue", str(tmp_path), "--json", "--csv", str(tmp_path / "x.csv")])
+    assert (both.exit_code, both.stdout) == (2, "")
+    assert "--csv and --json" in both.stderr
+    assert not (tmp_path / "x.csv").exists()
+
+
 def test_times_are_those_of_utc_wherever_one_is(tmp_path: Path) -> None:
     commit_one(tmp_path, finished_at=datetime(2026, 11, 22, 19, 9, tzinfo=UTC))
     program = (

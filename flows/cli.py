@@ -106,32 +106,32 @@ def restore(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
     """Restore every picture of SOURCE into DEST. Originals are only read; running it again continues it."""
-    from flows.commands import restoring
-    from flows.dask_settings import dask_settings
-    from tasks.jobs import RestoreOptions
-
-    options = RestoreOptions(
-        collection=collection,
-        allow_colour=correct_colour,
-        thorough=thorough,
-        policy=policy,
-        fill_method=fill,
-        scratch_threshold=scratch_threshold,
-        strengths=strengths(strength, upscale=upscale),
-        device=device,
-        precision=precision.value,
-        seed=seed,
-        shard_images=shard_images,
-        workers=workers,
-        reference=None if reference is None else absolute(reference),
-        write_report=report,
-        incremental=incremental,
-        stop_at=until,
-    )
     with friendly_errors(verbose=verbose):
+        from flows.commands import restoring
+        from flows.dask_settings import dask_settings
+        from tasks.jobs import RestoreOptions
+
+        options = RestoreOptions(
+            collection=collection,
+            allow_colour=correct_colour,
+            thorough=thorough,
+            policy=policy,
+            fill_method=fill,
+            scratch_threshold=scratch_threshold,
+            strengths=strengths(strength, upscale=upscale),
+            device=device,
+            precision=precision.value,
+            seed=seed,
+            shard_images=shard_images,
+            workers=workers,
+            reference=None if reference is None else absolute(reference),
+            write_report=report,
+            incremental=incremental,
+            stop_at=until,
+        )
         dask = dask_settings(runner.value, address=address, workers=workers, threads=worker_threads)
         code = restoring.run(source, destination, options=options, dask=dask, as_json=as_json, verbose=verbose)
-        raise typer.Exit(code)
+    raise typer.Exit(code)
 
 
 @app.command(epilog=_EXIT_CODES)
@@ -150,21 +150,21 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Estimate the damage of every picture and show what `restore` would do. Changes and writes nothing."""
-    from flows.commands import inspecting
-    from tasks.jobs import RestoreOptions
-
-    options = RestoreOptions(
-        allow_colour=correct_colour,
-        thorough=thorough,
-        policy=policy,
-        fill_method=fill,
-        scratch_threshold=scratch_threshold,
-        strengths=strengths(strength, upscale=upscale),
-        device=device,
-        precision=precision.value,
-        write_report=False,
-    )
     with friendly_errors():
+        from flows.commands import inspecting
+        from tasks.jobs import RestoreOptions
+
+        options = RestoreOptions(
+            allow_colour=correct_colour,
+            thorough=thorough,
+            policy=policy,
+            fill_method=fill,
+            scratch_threshold=scratch_threshold,
+            strengths=strengths(strength, upscale=upscale),
+            device=device,
+            precision=precision.value,
+            write_report=False,
+        )
         code = inspecting.run(source, options=options, limit=limit, as_json=as_json)
     raise typer.Exit(code)
 
@@ -172,9 +172,9 @@ def inspect(
 @app.command()
 def methods(as_json: JsonOption = False) -> None:
     """List the restoration methods: what they are for, where they come from, what they cost."""
-    from flows.commands import listing
-
     with friendly_errors():
+        from flows.commands import listing
+
         listing.show_methods(as_json=as_json)
 
 
@@ -188,9 +188,9 @@ def catalogue(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the catalogue in SQL, or export it as CSV."""
-    from flows.commands import listing
-
     with friendly_errors():
+        from flows.commands import listing
+
         listing.show_catalogue(destination, sql=sql, csv=csv, as_json=as_json)
 
 
@@ -200,9 +200,9 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other damage.")] = 0,
 ) -> None:
     """Build the sample archive: damaged pictures of every kind, with their ground truth."""
-    from flows.commands import listing
-
     with friendly_errors():
+        from flows.commands import listing
+
         listing.build_sample(destination, seed=seed)
 
 
@@ -231,9 +231,9 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a weight on photographs. Stopped or killed at any moment, the same command goes on where it was."""
-    from flows.commands import training
-
     with friendly_errors():
+        from flows.commands import training
+
         code = training.run(
             recipe,
             data=data,
@@ -268,9 +268,9 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Try every combination of hyperparameters on a recipe, each in a short training, and rank them."""
-    from flows.commands import searching
-
     with friendly_errors():
+        from flows.commands import searching
+
         code = searching.run(
             recipe,
             tried=tried,

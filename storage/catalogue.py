@@ -13,8 +13,8 @@ import math
 import re
 import tempfile
 import weakref
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,15 @@ from storage.errors import CatalogueError
 from storage.locations import Entry, Location
 
 __all__ = ["IMAGES", "METRICS", "SCHEMA_VERSION", "STEPS", "commit_shard", "connect", "export_csv", "query"]
-__all__ += ["ShardKey", "committed_shards", "contents", "partition_value", "retire_shard"]
+__all__ += ["ShardKey", "committed_shards", "contents", "damaged", "partition_value", "retire_shard"]
 __all__ += ["retire_shards"]
 
 Rows = Sequence[Mapping[str, Any]]
 ShardKey = tuple[str, str, str]
 """(run id, collection, shard id)."""
 _READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+# What a wrong query raises before any row is read.
+_WRONG_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
 _PARTITION_VALUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _FILE = re.compile(r"run_id=([^/]+)/collection=([^/]+)/([^/]+)-([0-9a-f]{1,16})\.parquet$")
 
@@ -112,40 +114,57 @@ def retire_shard(root: Location, shard: ShardKey, *, keep: str | None = None) ->
     _supersede(root, [place for place in contents(root, shard) if place != keep], shard=shard, keep=keep)
 
 
-def connect(root: Location, *, tables: Collection[str] = tuple(TABLES)) -> duckdb.DuckDBPyConnection:
-    """Return a DuckDB connection with the views images, steps and metrics (or `tables`) over the committed shards.
+@contextmanager
+def connect(root: Location, *, tables: Collection[str] = tuple(TABLES)) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB connection with the views images, steps and metrics (or `tables`) over the committed shards.
 
-    Columns that files of an older schema do not have are null. Raises CatalogueError when there is no catalogue. The
-    caller closes the connection.
+    Times are in UTC. Columns that files of an older schema do not have are null. Raises CatalogueError when there is no
+    catalogue, and when a file of it turns out to be damaged, then or by a query inside the block.
     """
     places = [found[-1] for found in committed_shards(root).values()]
     if not places:
         raise CatalogueError(
             f"There is no catalogue at {root}; expected an images folder with Parquet files. Restore something first."
         )
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    wanted = [f"{table}/{place}" for table in tables for place in places]
-    folder = root.local_path if root.is_local else _fetched(root, wanted, reader=connection)
-    for table in tables:
-        names = ", ".join("'" + str(folder / table / place).replace("'", "''") + "'" for place in places)
-        hive = "hive_partitioning = true, hive_types = {'run_id': VARCHAR, 'collection': VARCHAR}, union_by_name = true"
-        connection.register(f"no_{table}", TABLES[table].empty_table())
-        connection.execute(
-            f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{names}], {hive}) "
-            f"UNION ALL BY NAME SELECT * FROM no_{table}"
-        )
-    return connection
+    config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    damage = None
+    with closing(duckdb.connect(config=config)) as connection:
+        wanted = [f"{table}/{place}" for table in tables for place in places]
+        folder = root.local_path if root.is_local else _fetched(root, wanted, reader=connection)
+        connection.execute("SET TimeZone = 'UTC'")  # of all that is shown and of days in queries; else this machine's
+        try:
+            for table in tables:
+                _create_view(connection, table, [folder / table / place for place in places])
+            yield connection
+        except _WRONG_SQL:
+            raise
+        except duckdb.Error:
+            damage = _damage(root, wanted, folder=folder)
+            if damage is None:
+                raise
+    if damage is not None:
+        del connection  # held by an error that the workflow engine keeps, it would be called a leak at the end
+        raise damage
+
+
+def damaged(file: Location, error: Exception) -> CatalogueError:
+    """Return the error that names a file of a catalogue that cannot be read, and says what to do about it."""
+    why = " ".join(str(error).strip().partition("\n")[0].replace(f"'{file.key}'", "").split())
+    return CatalogueError(
+        f"{file} is damaged or gone ({why}). Run again; if that does not help, move the files of this name out of "
+        "images/, steps/ and metrics/ of the catalogue and restore again: their pictures are then restored anew."
+    )
 
 
 def query(root: Location, sql: str) -> pa.Table:
     """Return the result of `sql` over the views images, steps and metrics; raises CatalogueError."""
-    with connect(root) as connection:
-        try:
+    try:
+        with connect(root) as connection:
             kinds = {statement.type for statement in connection.extract_statements(sql)}
             if kinds and kinds <= _READING:
                 return connection.sql(sql).to_arrow_table()
-        except duckdb.Error as error:
-            raise CatalogueError(_explain(sql, error)) from error
+    except duckdb.Error as error:
+        raise CatalogueError(_explain(sql, error)) from error
     raise CatalogueError(f"The query returns no table: {sql}. Expected a SELECT over images, steps or metrics.")
 
 
@@ -162,6 +181,27 @@ def export_csv(
     pyarrow.csv.write_csv(result, buffer)
     target.write_bytes_atomic(buffer.getvalue())
     return int(result.num_rows)
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[Path]) -> None:
+    names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    hive = "hive_partitioning = true, hive_types = {'run_id': VARCHAR, 'collection': VARCHAR}, union_by_name = true"
+    connection.register(f"no_{table}", TABLES[table].empty_table())
+    connection.execute(
+        f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{names}], {hive}) "
+        f"UNION ALL BY NAME SELECT * FROM no_{table}"
+    )
+
+
+def _damage(root: Location, paths: Sequence[str], *, folder: Path) -> CatalogueError | None:
+    """Return the error of the first of the files, fetched into `folder`, that cannot be read by itself; else None."""
+    with closing(duckdb.connect()) as connection:
+        for path in paths:
+            try:
+                connection.read_parquet(str(folder / path)).to_arrow_table()
+            except duckdb.Error as error:
+                return damaged(root.join(path), error)
+    return None
 
 
 def _place(*, run_id: str, collection: str, shard_id: str, content_sha256: str) -> str:

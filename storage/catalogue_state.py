@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.catalogue import ShardKey, commit_shard, committed_shards, connect, contents, retire_shard
+from storage.catalogue import ShardKey, commit_shard, committed_shards, connect, contents, damaged, retire_shard
 from storage.catalogue_schema import TABLES
 from storage.locations import Location
 
@@ -166,7 +167,12 @@ def amend_shard(
 
 
 def _rows(root: Location, table: str, place: str) -> list[dict[str, Any]]:
-    found = pq.read_table(io.BytesIO(root.join(table, place).read_bytes())).to_pylist()
+    file = root.join(table, place)
+    data = io.BytesIO(file.read_bytes())
+    try:
+        found = pq.read_table(data).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(file, error) from error
     return [{name: value for name, value in row.items() if name in TABLES[table].names} for row in found]
 
 

@@ -14,7 +14,8 @@ from storage.outputs import verify_output
 _AT_ONCE = 8
 _GROUP = 256
 # Of several rows of one file, left by runs with other settings, the output is that of the last. It is one file if the
-# collection is the same, or the source is; files of one name from two sources are two, of which one is lost.
+# collection is the same, or the source is; files of one name from two sources are two, of which the older is lost and
+# therefore comes first.
 _OUTPUTS = """
 SELECT collection, relative_path, output_sha256, mask_uri IS NOT NULL AS has_mask, page_index, page_count FROM images
 WHERE status NOT IN ('failed', 'quarantined')
@@ -25,7 +26,7 @@ QUALIFY row_number() OVER (
     PARTITION BY source_uri, relative_path, page_index ORDER BY finished_at DESC NULLS LAST, run_id DESC
 ) = 1
     AND output_sha256 IS NOT NULL
-ORDER BY relative_path, page_index
+ORDER BY relative_path, page_index, finished_at NULLS FIRST
 """
 
 

@@ -11,11 +11,13 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, BinaryIO
 
 from storage.errors import IngestError
 from storage.limits import IngestLimits
 from storage.locations import Location
+from storage.room import room_at
 from storage.sources import Source, SourceMember, printable, refused
 
 _BLOCK = 1 << 22
@@ -106,7 +108,17 @@ class TarSource(Source):
         self._places: dict[str, tuple[int, int]] = {}
 
     def _unpack(self, packed: IO[bytes]) -> IO[bytes]:
-        spool = tempfile.TemporaryFile(prefix="lacuna-tar-")  # noqa: SIM115 - it lives as long as the source
+        with room_at(Path(tempfile.gettempdir()), setting="TMPDIR"):
+            spool = tempfile.TemporaryFile(prefix="lacuna-tar-")  # noqa: SIM115 - it lives as long as the source
+            try:
+                self._fill(spool, packed)
+                spool.seek(0)  # which writes the last of it
+            except BaseException:
+                spool.close()
+                raise
+        return spool
+
+    def _fill(self, spool: IO[bytes], packed: IO[bytes]) -> None:
         total = 0
         packed_size = max(self.location.size(), 1)
         try:
@@ -123,14 +135,8 @@ class TarSource(Source):
                     spool.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             if not total:
-                spool.close()
                 raise _corrupt_archive(self.uri, error) from error
             self._cut_short = str(error)
-        except IngestError:
-            spool.close()
-            raise
-        spool.seek(0)
-        return spool
 
     def _scan(self) -> Iterator[SourceMember]:
         try:

@@ -33,15 +33,18 @@ def out_of_room(error: BaseException) -> bool:
 
 
 @contextmanager
-def room_at(path: Path) -> Iterator[None]:
-    """Turn what is raised when there is no room left at `path` into a NoRoomError of one sentence."""
+def room_at(path: Path, *, setting: str | None = None) -> Iterator[None]:
+    """Turn what is raised when there is no room left at `path` into a NoRoomError of one sentence.
+
+    setting: the variable of the environment that says where `path` is, named as the way to another place.
+    """
     try:
         yield
     except NoRoomError:
         raise
     except Exception as error:
         if out_of_room(error):
-            raise NoRoomError(_sentence(path)) from error
+            raise NoRoomError(_sentence(path, setting=setting)) from error
         raise
 
 
@@ -51,11 +54,12 @@ def check_room(folder: Path, *, least: int = LEAST_BYTES) -> None:
         raise NoRoomError(_sentence(folder, least=least))
 
 
-def _sentence(path: Path, *, least: int | None = None) -> str:
+def _sentence(path: Path, *, least: int | None = None, setting: str | None = None) -> str:
+    by = "" if setting is None else f" by {setting}"
     wanted = "" if least is None else f", at least {least / 1e6:.0f} MB are needed"
     return (
         f"There is no room left for {path}: {_free(path) / 1e6:.1f} MB are free there{wanted}. "
-        "Make room or choose another place, then run again: what is whole is kept."
+        f"Make room or choose another place{by}, then run again: what is whole is kept."
     )
 
 

@@ -26,7 +26,7 @@ UNSUPPORTED_SUFFIXES = frozenset(
     {".gif", ".bmp", ".heic", ".heif", ".avif", ".jxl", ".psd", ".psb"}
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2"}
 )
-_SKIPPED_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+_SKIPPED_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 ResultT = TypeVar("ResultT")
 
 

@@ -29,18 +29,18 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only th
 @benchmark_app.command()
 def suites(as_json: JsonOption = False) -> None:
     """List the suites: what each measures, on which pictures, by which protocol."""
-    from flows.commands import benchmarking
-
     with friendly_errors():
+        from flows.commands import benchmarking
+
         benchmarking.show_suites(as_json=as_json)
 
 
 @benchmark_app.command()
 def recipes(as_json: JsonOption = False) -> None:
     """List the degradation recipes that `generate` takes."""
-    from flows.commands import benchmarking
-
     with friendly_errors():
+        from flows.commands import benchmarking
+
         benchmarking.show_recipes(as_json=as_json)
 
 
@@ -60,10 +60,10 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Degrade clean pictures by recipes and seeds, with a Parquet manifest. Running it again changes nothing."""
-    from flows.commands import benchmarking
-    from tasks.benchmarking.generating import SetOptions
-
     with friendly_errors():
+        from flows.commands import benchmarking
+        from tasks.benchmarking.generating import SetOptions
+
         options = SetOptions(recipes=_names(recipe), seeds=_numbers(seeds), format=layout)
         place = source if source == "skimage" else absolute(source)
         code = benchmarking.generate(
@@ -87,10 +87,10 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Measure methods on a suite or set. What was measured before is kept: adding a method computes it alone."""
-    from flows.commands import benchmarking
-    from tasks.benchmarking.scoring import ScoreOptions
-
     with friendly_errors():
+        from flows.commands import benchmarking
+        from tasks.benchmarking.scoring import ScoreOptions
+
         options = ScoreOptions(methods=_names(methods), device=device, precision=precision)
         folder = data or os.environ.get("LACUNA_DATA") or ""
         code = benchmarking.run(
@@ -111,9 +111,9 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Write the leaderboard of all that was measured in DIR: HTML, Markdown, CSV and LaTeX."""
-    from flows.commands import benchmarking
-
     with friendly_errors():
+        from flows.commands import benchmarking
+
         benchmarking.leaderboard(absolute(destination), as_json=as_json)
 
 

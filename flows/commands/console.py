@@ -29,12 +29,21 @@ class friendly_errors:  # noqa: N801 - used like a function, as contextlib's own
             return
         if not isinstance(error, _mendable()):
             engine = sys.modules.get("flows.engine")
-            if engine is None or not isinstance(error, Exception) or (said := engine.why_engine_ended()) is None:
+            if engine is not None and isinstance(error, Exception) and (said := engine.why_engine_ended()) is not None:
+                _stop(said)
+            if not _said_by_the_system(error):
                 return
-            _stop(said)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-            _stop(f"{error.strerror}: {error.filename}")
+        if isinstance(error, OSError) and error.errno is not None:
+            said = error.strerror or str(error)
+            place = error.filename2 or error.filename  # of a rename, the name that was asked for
+            _stop(said if place is None else f"{said}: {place}")
         _stop(str(getattr(error, "text", None) or error))
+
+
+def _said_by_the_system(error: BaseException) -> bool:
+    """Whether the operating system refused something: a read-only disk, a folder in place of a file and the like."""
+    # A reader of our output that went away, such as `head`, is nothing to speak of: typer ends the command.
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, BrokenPipeError)
 
 
 def _mendable() -> tuple[type[BaseException], ...]:

@@ -104,33 +104,33 @@ def dataset(
 
     The same input gives the same bytes. Running it again makes only the shards that are missing or damaged.
     """
-    from flows.commands import dataset_running
-    from tasks.datasets.jobs import DatasetOptions
-    from tasks.jobs import RestoreOptions
-
-    options = DatasetOptions(
-        layout=layout.value,
-        shard_size=shard_size,
-        format=output_format.value,
-        quality=quality,
-        input=input_kind.value,
-        column=column,
-        member=member,
-        restore=RestoreOptions(
-            allow_colour=correct_colour,
-            thorough=thorough,
-            policy=policy,
-            fill_method=fill,
-            scratch_threshold=scratch_threshold,
-            strengths=strengths(strength, upscale=upscale),
-            device=device,
-            precision=precision.value,
-            seed=seed,
-            workers=workers,
-            write_report=False,
-            stop_at=until,
-        ),
-    )
     with friendly_errors(verbose=verbose):
+        from flows.commands import dataset_running
+        from tasks.datasets.jobs import DatasetOptions
+        from tasks.jobs import RestoreOptions
+
+        options = DatasetOptions(
+            layout=layout.value,
+            shard_size=shard_size,
+            format=output_format.value,
+            quality=quality,
+            input=input_kind.value,
+            column=column,
+            member=member,
+            restore=RestoreOptions(
+                allow_colour=correct_colour,
+                thorough=thorough,
+                policy=policy,
+                fill_method=fill,
+                scratch_threshold=scratch_threshold,
+                strengths=strengths(strength, upscale=upscale),
+                device=device,
+                precision=precision.value,
+                seed=seed,
+                workers=workers,
+                write_report=False,
+                stop_at=until,
+            ),
+        )
         code = dataset_running.run(source, destination, options=options, as_json=as_json, verbose=verbose)
     raise typer.Exit(code)

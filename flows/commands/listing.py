@@ -42,10 +42,15 @@ def show_methods(*, as_json: bool) -> None:
 
 
 def show_catalogue(destination: str, *, sql: str | None, csv: Path | None, as_json: bool) -> None:
-    """Print or export the result of a query over a catalogue; raises CatalogueError."""
+    """Print or export the result of a query over a catalogue.
+
+    Raises CatalogueError, and ValueError for both `csv` and `as_json`, and for columns that JSON cannot tell apart.
+    """
     from storage.catalogue import export_csv, query
     from storage.locations import Location
 
+    if csv is not None and as_json:
+        raise ValueError("--csv and --json: got both, expected one: the result is either written or printed")
     given = Location(destination)
     root = given.join("catalogue") if given.join("catalogue").exists() else given
     if csv is not None:
@@ -54,12 +59,17 @@ def show_catalogue(destination: str, *, sql: str | None, csv: Path | None, as_js
         print(f"{written} rows written to {csv}")
         return
     result = query(root, sql or _SUMMARY)
+    names = result.schema.names
     if as_json:
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"--json: two columns are called {name!r}; name them with AS, each its own")
         print_json(result.to_pylist())
         return
-    table = Table(*map(escape, result.schema.names))
-    for row in result.to_pylist():
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    table = Table(*map(escape, names))
+    columns = [column.to_pylist() for column in result.columns]  # by place: two may have one name
+    for row in zip(*columns, strict=True):
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
     Console().print(table)
 
 

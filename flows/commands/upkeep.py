@@ -35,9 +35,9 @@ def nightly(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
     """Restore what is new in every collection of FILE. One that fails does not stop the others."""
-    from flows.commands import upkeeping
-
     with friendly_errors(verbose=verbose):
+        from flows.commands import upkeeping
+
         code = upkeeping.nightly(file, collections=collection, until=until, as_json=as_json, verbose=verbose)
     raise typer.Exit(code)
 
@@ -45,18 +45,18 @@ def nightly(
 @upkeep_app.command()
 def status(destination: DestinationArgument, as_json: JsonOption = False) -> None:
     """Say what runs at DEST have done: images by status, failures by kind, the last run."""
-    from flows.commands import upkeeping
-
     with friendly_errors():
+        from flows.commands import upkeeping
+
         upkeeping.status(destination, as_json=as_json)
 
 
 @upkeep_app.command(epilog=EXIT_CODES)
 def verify(destination: DestinationArgument, as_json: JsonOption = False) -> None:
     """Read every output at DEST and compare it with the sha256 in the catalogue. Writes nothing."""
-    from flows.commands import upkeeping
-
     with friendly_errors():
+        from flows.commands import upkeeping
+
         code = upkeeping.verify(destination, as_json=as_json)
     raise typer.Exit(code)
 
@@ -78,9 +78,9 @@ def retry(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
     """Restore again what failed or was quarantined at DEST, with the settings of the last run. Nothing else is read."""
-    from flows.commands import retrying
-
     with friendly_errors(verbose=verbose):
+        from flows.commands import retrying
+
         code = retrying.run(
             destination,
             kinds=tuple(error_kind or ()),
@@ -104,7 +104,7 @@ def clean(
     as_json: JsonOption = False,
 ) -> None:
     """List what killed runs left at DEST (temporary files, unfinished uploads), or remove it. Never an output."""
-    from flows.commands import upkeeping
-
     with friendly_errors():
+        from flows.commands import upkeeping
+
         upkeeping.clean(destination, delete=delete, older_than_hours=older_than, as_json=as_json)

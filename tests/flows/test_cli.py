@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pyvips
 import skimage.data
+import typer
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.commands.console import friendly_errors
 from flows.run_summary import RunSummary
 from models.degradations.scratches import DamageSettings, damage_image
+from storage.catalogue import commit_shard
+from storage.locations import Location
 
 RUNNER = CliRunner()
 SUMMARY = RunSummary(
@@ -100,6 +107,47 @@ def test_destination_that_cannot_be_written_is_refused(archive: Path, tmp_path: 
     assert "file" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("home", "said"),
+    [("~no-such-user/h", "set LACUNA_HOME to a folder that can be written"), ("{file}/h", "Not a directory: {file}/h")],
+)
+def test_a_home_that_cannot_be_used_is_one_sentence(tmp_path: Path, home: str, said: str) -> None:
+    (tmp_path / "file").touch()
+    places = {"file": str(tmp_path / "file")}
+    commands = ["restore a b", "inspect a", "dataset a b", "nightly n", "status a", "verify a", "retry a", "clean a"]
+    commands += ["benchmark suites", "benchmark leaderboard a", "train --data a --out b"]
+    commands += ["search denoise --try steps=1 --data a --out b"]
+    program = (
+        "from typer.testing import CliRunner\nfrom flows.cli import app\n"
+        f"for command in {commands!r}:\n    ended = CliRunner().invoke(app, command.split())\n"
+        "    print(ended.exit_code, ended.stderr.strip())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["LACUNA_HOME"] = home.format(**places)
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    lines = found.stdout.splitlines()
+    assert len(lines) == len(commands), found.stdout
+    for line in lines:
+        assert line.startswith("2 lacuna: ")
+        assert said.format(**places) in line
+
+
+def test_what_the_system_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = RUNNER.invoke(app, ["nightly", str(tmp_path)])
+    assert (result.exit_code, result.stderr) == (2, f"lacuna: Is a directory: {tmp_path}\n")
+    for error, said in (
+        (OSError(errno.EROFS, "Read-only file system", "/out/x"), "Read-only file system: /out/x"),
+        (OSError(errno.EISDIR, "Is a directory", "/.5a.part", None, "/table"), "Is a directory: /table"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ):
+        with pytest.raises(typer.Exit) as ended, friendly_errors():
+            raise error
+        assert (ended.value.exit_code, capsys.readouterr().err) == (2, f"lacuna: {said}\n")
+    for other in (BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError("cannot decode x.png"), KeyError("x")):
+        with pytest.raises(type(other)), friendly_errors():
+            raise other
+
+
 @pytest.mark.parametrize("given", ["denoise", "denoise=two", "denoise=2", "=1"])
 def test_wrong_strength_is_explained(archive: Path, tmp_path: Path, given: str) -> None:
     result = RUNNER.invoke(app, ["restore", str(archive), str(tmp_path / "out"), "--strength", given])
@@ -162,6 +210,43 @@ def test_catalogue_without_one_says_so(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["catalogue", str(tmp_path)])
     assert result.exit_code == 2
     assert "no catalogue" in result.stderr
+
+
+def commit_one(destination: Path, **more: object) -> None:
+    """Commit one picture to a catalogue, as restored."""
+    row = {"image_id": "a", "relative_path": "a.png", "source_uri": "x", "code_version": "1", "status": "restored"}
+    place = {"run_id": "r", "collection": "c", "shard_id": "s", "content_sha256": "a" * 64}
+    commit_shard(Location(destination / "catalogue"), **place, images=[{**row, **more}])
+
+
+def test_columns_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    commit_one(tmp_path)
+    asked = ["catalogue", str(tmp_path), "SELECT 'left' AS x, 'right' AS x, 3 AS y"]
+    shown = RUNNER.invoke(app, asked)
+    assert shown.exit_code == 0
+    assert all(value in shown.stdout for value in ("left", "right", "3")), shown.stdout
+    refused = RUNNER.invoke(app, [*asked, "--json"])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "two columns are called 'x'; name them with AS" in refused.stderr
+    both = RUNNER.invoke(app, ["catalogue", str(tmp_path), "--json", "--csv", str(tmp_path / "x.csv")])
+    assert (both.exit_code, both.stdout) == (2, "")
+    assert "--csv and --json" in both.stderr
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_times_are_those_of_utc_wherever_one_is(tmp_path: Path) -> None:
+    commit_one(tmp_path, finished_at=datetime(2026, 11, 22, 19, 9, tzinfo=UTC))
+    program = (
+        f"from flows.cli import app\nplace = {str(tmp_path)!r}\n"
+        "for command in (['status', place], ['status', place, '--json'], ['catalogue', place, '--json',\n"
+        "        \"SELECT finished_at, date_trunc('day', finished_at) AS day FROM images\"]):\n"
+        "    app(command, standalone_mode=False)\n"
+    )
+    there = {**os.environ, "TZ": "Asia/Tokyo", "COLUMNS": "120"}
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=there)
+    assert "2026-11-22 19:09 UTC" in found.stdout
+    assert found.stdout.count('"finished_at": "2026-11-22 19:09:00+00:00"') == 2
+    assert '"day": "2026-11-22 00:00:00+00:00"' in found.stdout
 
 
 def test_restore_catalogue_and_csv(prefect_server: None, archive: Path, tmp_path: Path) -> None:

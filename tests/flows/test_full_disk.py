@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,10 @@ import flows.prefect_settings  # noqa: F401 - before prefect
 from flows.cli import app
 from flows.restore_archive import restore_archive
 from flows.run_summary import BrokenShardsError
+from storage.archives import open_source
 from storage.catalogue import query
 from storage.errors import NoRoomError
+from storage.limits import IngestLimits
 from storage.locations import Location
 from storage.room import out_of_room
 from tasks.jobs import RestoreOptions
@@ -57,6 +61,16 @@ def test_a_disk_that_is_full_before(small_disk: Path, tmp_path: Path) -> None:
     assert "There is no room left for" in ended.stderr
     assert "0.0 MB are free" in ended.stderr
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+def test_no_room_to_unpack_in(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = tmp_path / "scans.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(build_archive(tmp_path / "in"), "in")
+    fill(small_disk)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(NoRoomError, match=f"no room left for {small_disk}.* another place by TMPDIR"):
+        open_source(str(packed), limits=IngestLimits())
 
 
 @pytest.mark.usefixtures("prefect_server")

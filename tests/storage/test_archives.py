@@ -26,7 +26,7 @@ from storage.sources import Source
 from storage.working_copies import WorkingCopies
 
 FILES = {"b/two.JPG": b"two", "a.png": b"one", "b/three.tif": b"three", "ö ü.jp2": b"four"}
-NOISE = ["notes.txt", "Thumbs.db", ".hidden.jpg", "__MACOSX/a.png", "b/scan.xml", ".git/x.png"]
+NOISE = ["notes.txt", "Thumbs.db", ".hidden.jpg", "__MACOSX/a.png", "b/scan.xml", ".git/x.png", "lost+found/c.png"]
 
 
 def _fill(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,38 @@ def test_a_crash_between_the_files_is_no_commit_and_is_repaired(root: Location) 
         older.write_bytes_atomic(saved)
     commit_shard(root, **PLACE, shard_id="s2", content_sha256=A, images=[_row("2")])
     assert query(root, "SELECT image_id FROM images ORDER BY ALL")["image_id"].to_pylist() == ["1", "2"]
+
+
+@pytest.mark.parametrize(("table", "left"), [("images", 500), ("steps", 0), ("metrics", 9)])
+def test_a_damaged_file_is_named_and_can_be_moved_away(root: Location, table: str, left: int) -> None:
+    shards: list[dict[str, Any]] = [
+        {**PLACE, "shard_id": f"s{name}", "content_sha256": A, "images": [_row(name)], "metrics": [_metric(name)]}
+        for name in ("1", "2")
+    ]
+    for shard in shards:
+        commit_shard(root, **shard)
+    file = root.join(next(path for path in root.list(table) if "s2" in path))
+    file.write_bytes_atomic(file.read_bytes()[:left])
+    with pytest.raises(CatalogueError, match="damaged or gone") as caught:
+        query(root, "SELECT * FROM images")
+    assert str(file) in str(caught.value)
+    held = [value for frame, _ in traceback.walk_tb(caught.value.__traceback__) for value in frame.f_locals.values()]
+    assert not any(isinstance(value, duckdb.DuckDBPyConnection) for value in held), "which would be called a leak"
+    for path in [path for path in root.list() if file.name in path]:
+        root.join(path).delete()
+    assert query(root, "SELECT image_id FROM images")["image_id"].to_pylist() == ["1"]
+    assert commit_shard(root, **shards[1]), "restored anew"
+    assert query(root, "SELECT * FROM metrics").num_rows == 2
+
+
+def test_damage_that_only_reading_finds_is_named_too(root: Location) -> None:
+    commit_shard(root, **PLACE, shard_id="s1", content_sha256=A, images=[_row()])
+    file = root.join(root.list("images")[0])
+    file.write_bytes_atomic(b"PAR1" + b"\xff" * 40 + file.read_bytes()[44:])
+    with pytest.raises(CatalogueError, match="is damaged or gone"):
+        query(root, "SELECT * FROM images")
+    with pytest.raises(CatalogueError, match="is damaged or gone"), connect(root, tables=("images",)) as connection:
+        connection.sql("SELECT * FROM images").to_arrow_table()
 
 
 def test_wrong_rows_are_refused(root: Location) -> None:

@@ -105,6 +105,16 @@ def test_a_shard_without_rows_is_retired(root: Location) -> None:
     assert len(root.list("superseded/images")) == 1
 
 
+def test_a_damaged_file_is_named(root: Location) -> None:
+    file = root.join("steps", contents(root, SHARD)[0])
+    whole = file.read_bytes()
+    for broken in (whole[:20], b"PAR1" + b"\xff" * 40 + whole[44:]):
+        file.write_bytes_atomic(broken)
+        with pytest.raises(CatalogueError, match="is damaged or gone") as caught:
+            amend_shard(root, SHARD, drop={"a.png"})
+        assert str(file) in str(caught.value)
+
+
 def test_an_older_file_left_by_a_crash_is_found_and_moved(root: Location) -> None:
     place = contents(root, SHARD)[0]
     saved = {table: root.join(table, place).read_bytes() for table in ("images", "steps", "metrics")}

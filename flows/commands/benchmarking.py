@@ -171,7 +171,7 @@ def _print_board(destination: str) -> None:
             measured = row.kind == "measured"
             table.add_row(
                 row.method if measured else f"{row.method} ({row.kind})",
-                number(row.n, 0),
+                f"{row.n} of {(row.n or 0) + row.missing}" if row.missing else number(row.n, 0),
                 number(row.mean, 2),
                 number(row.worst_5_percent, 2),
                 percent(row.made_worse),

@@ -199,11 +199,21 @@ METRICS: tuple[Metric, ...] = (
 
 
 def score(result: Result) -> dict[str, float | None]:
-    """Return every metric of the table for one result; ValueError when the shapes of the pictures differ."""
+    """Return every metric of the table for one result; None = it does not apply, or its model is not there.
+
+    Raises ValueError when the shapes of the pictures differ, and for a result with NaN or infinity in it.
+    """
     if result.restored.shape != result.reference.shape:
         raise ValueError(
             f"restored: got shape {result.restored.shape}, expected that of its reference {result.reference.shape}; "
             "the method or the reference does not belong to this case"
+        )
+    # None would take the case out of the method's mean: what breaks on hard pictures would rise in the table.
+    broken = int(result.restored.size - np.isfinite(result.restored).sum())
+    if broken:
+        raise ValueError(
+            f"restored: got NaN or infinity in {broken} of {result.restored.size} values, expected finite numbers; "
+            "mend the method, or leave it out"
         )
     return {metric.id: _finite(metric.measure(result)) for metric in METRICS}
 

@@ -34,7 +34,7 @@ class BoardRow:
     """One line of the leaderboard. kind: measured, router or published; None = not measured or not applicable.
 
     psnr figures in dB; made_worse in [0, 1]; regret: dB below the oracle of the same cases; note: source or remark.
-    means: mean of every metric by id.
+    means: mean of every metric by id. missing: cases of the group without a result of this method.
     """
 
     suite: str
@@ -44,6 +44,7 @@ class BoardRow:
     method: str
     title: str
     n: int | None = None
+    missing: int = 0
     mean: float | None = None
     median: float | None = None
     worst_5_percent: float | None = None
@@ -152,8 +153,10 @@ def _group_rows(
     choices = {name: values for name, values in scored.items() if name != ROUTED}
     routers = {name: values for name, values in scored.items() if name == ROUTED}
     power = router_power(choices, inputs=untouched, routers=routers) if len(scored) > 1 and choices else None
+    cases = len({key for values in scored.values() for key in values})
     board = [
-        _measured(name, values, rows, where=where, untouched=untouched, power=power) for name, values in scored.items()
+        _measured(name, values, rows, where=where, cases=cases, untouched=untouched, power=power)
+        for name, values in scored.items()
     ]
     board.sort(key=lambda row: -(row.mean or 0.0))
     board += _router_rows(power, where=where) if power is not None else []
@@ -166,6 +169,7 @@ def _measured(
     rows: Sequence[Row],
     *,
     where: Where,
+    cases: int,
     untouched: Mapping[CaseKey, float],
     power: RouterPower | None,
 ) -> BoardRow:
@@ -179,7 +183,8 @@ def _measured(
         means.append((metric.id, mean_of(numbers) if numbers else None))
     cost = cost_of(name)
     protocols = sorted({str(row["protocol"]) for row in own})
-    precisions = sorted({str(row["precision"]) for row in own if row.get("precision")})
+    notes = [f"only {summary.n} of {cases} pictures"] if summary.n < cases else []
+    notes += sorted({str(row["precision"]) for row in own if row.get("precision")})
     return BoardRow(
         suite=where.suite,
         dataset=where.dataset,
@@ -188,6 +193,7 @@ def _measured(
         method=name,
         title=method_title(name),
         n=summary.n,
+        missing=cases - summary.n,
         mean=summary.mean,
         median=summary.median,
         worst_5_percent=summary.worst_5_percent,
@@ -197,7 +203,7 @@ def _measured(
         gmac_per_megapixel=cost.gmac_per_megapixel,
         parameters=cost.parameters,
         protocol="; ".join(protocols),
-        note=", ".join(precisions),
+        note=", ".join(notes),
     )
 
 

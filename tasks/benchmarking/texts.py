@@ -127,6 +127,12 @@ def _latex_table(board: Board) -> str:
         lines.append(" & ".join([name, *(number(mean, 2).replace("–", "--") for mean in means)]) + r" \\")
     sources = sorted({row.note for row in board.rows if row.kind == "published"})
     caption = f"{board.title}. Mean PSNR in dB. Protocol: {' / '.join(protocols)}."
+    partial = [
+        f"{row.method} {row.n} of {(row.n or 0) + row.missing} ({group_title(row.dataset, row.level)})"
+        for row in board.rows
+        if row.missing
+    ]
+    caption += f" Over a part of the pictures only: {'; '.join(partial)}." if partial else ""
     published = rf" $^\dagger$ published: {escape_latex('; '.join(sources))}." if sources else ""
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape_latex(caption)}{published}}}", r"\end{table}"]
     return "\n".join(lines)

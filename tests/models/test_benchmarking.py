@@ -132,6 +132,15 @@ def test_shapes_that_do_not_belong_together_are_refused() -> None:
         score(_result(np.zeros((20, 20), np.float32), np.zeros((20, 24), np.float32)))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_result_that_is_not_finite_is_refused(value: float) -> None:
+    reference = np.full((20, 20), 0.5, np.float32)
+    restored = reference.copy()
+    restored[3, 4] = value
+    with pytest.raises(ValueError, match="restored: got NaN or infinity in 1 of 400 values"):
+        score(_result(restored, reference))
+
+
 def test_a_picture_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="tiny: got 18 x 40 pixels, expected at least 19"):
         check_size(40, 18, protocol=default_protocol(scale=4), needed=4, name="tiny")

@@ -1,0 +1,40 @@
+"""What the tables of a benchmark must not hide: results that are missing, methods that are gone, other sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.benchmarking import baselines
+from storage.locations import Location
+from tasks.benchmarking.leaderboard import write_leaderboard
+from tests.flows.test_generate_benchmark import clean, make_set, measure  # noqa: F401 - a fixture
+
+
+def test_a_result_with_nan_fails_and_the_table_says_that_it_is_missing(
+    clean: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = baselines.restore
+
+    def breaking(method_id: str, degraded: Any, **given: Any) -> Any:
+        hard = method_id == "nlm" and degraded.ndim == 2
+        return np.full_like(degraded, np.nan) if hard else real(method_id, degraded, **given)
+
+    monkeypatch.setattr(baselines, "restore", breaking)
+    make_set(clean, tmp_path / "set", recipes=("jpeg/10",))
+    parts, _ = measure(tmp_path / "set", tmp_path / "out", methods=("nlm",))
+    (failure,) = (failure for part in parts for failure in part.failures)
+    assert failure[0] == "set/jpeg/10/deep/two by nlm"
+    assert "got NaN or infinity in 9216 of 9216 values" in failure[2]
+    (board,) = write_leaderboard(Location(tmp_path / "out")).boards
+    found = {row.method: (row.n, row.missing, row.note) for row in board.rows if row.kind == "measured"}
+    assert found["input"][:2] == (3, 0)
+    assert found["nlm"][:2] == (2, 1)
+    assert found["nlm"][2].startswith("only 2 of 3 pictures")
+    assert "nlm 2 of 3 (set, jpeg/10)" in (tmp_path / "out" / "leaderboard.tex").read_text()
+    assert "only 2 of 3 pictures" in (tmp_path / "out" / "leaderboard.md").read_text()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from models.benchmarking import code_identity
+from models import registry
+from models.benchmarking import baselines, code_identity
 from models.benchmarking.baselines import (
     BICUBIC,
     INPUT,
@@ -29,7 +32,8 @@ from models.benchmarking.scoring import METRICS, Result, metrics_identity, score
 from models.benchmarking.statistics import mean_of, median_of, router_power, summarize, worst_mean
 from models.benchmarking.suites import SUITES, get_suite, suite_ids
 from models.degradations.recipes import get_recipe
-from models.registry import METHODS, UnknownMethodError
+from models.method import ArrayFiller
+from models.registry import METHODS, UnknownMethodError, get_method, written_in
 from models.run import Runner, RunSettings
 
 DATA = Path(os.environ.get("LACUNA_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -237,6 +241,28 @@ def test_a_method_made_of_others_is_measured_anew_with_them(
     monkeypatch.setattr(Runner, "weights_sha256", lambda name: "0" * 64 if name == part else real(name))
     assert method_identity(made) != before
     method_identity.cache_clear()
+
+
+def test_a_method_made_of_another_files_class_is_measured_anew_when_its_own_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("mine")
+    module.__file__ = str(tmp_path / "mine.py")
+    card = replace(get_method("telea").card, id="mine")
+    monkeypatch.setitem(registry._METHODS_BY_ID, "mine", ArrayFiller(card, fill=lambda picture, hole: picture))
+    monkeypatch.setitem(registry._MODULES_BY_ID, "mine", module)
+    monkeypatch.setattr(baselines, "code_sha256", lambda path: path.read_bytes())
+    found = set()
+    for text in ("one", "another"):
+        (tmp_path / "mine.py").write_text(text)
+        method_identity.cache_clear()
+        found.add(method_identity("mine"))
+    method_identity.cache_clear()
+    assert len(found) == 2
+
+
+def test_every_method_has_a_file() -> None:
+    assert {written_in(method.card.id).parent.name for method in METHODS} == {"methods"}
 
 
 def test_code_identity_follows_imports() -> None:

@@ -262,6 +262,14 @@ def test_wrong_usage_is_explained(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_named_like_a_suite_does_not_hide_the_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sr").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LACUNA_DATA", raising=False)
+    result = RUNNER.invoke(app, ["benchmark", "run", "sr", "--destination", "."])
+    assert "LACUNA_DATA" in result.stderr  # asked of suites alone
+
+
 def test_without_data_the_option_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LACUNA_DATA", raising=False)
     result = RUNNER.invoke(app, ["benchmark", "run", "sr", "--destination", str(tmp_path)])

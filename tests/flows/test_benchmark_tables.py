@@ -1,4 +1,4 @@
-"""What the tables of a benchmark must not hide: results that are missing, methods that are gone, other sets."""
+"""What sets and tables of a benchmark must neither lose nor mix: pictures, results, methods, other sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from models.benchmarking import baselines
 from storage.locations import Location
+from tasks.benchmarking.cases import list_set, load_case
 from tasks.benchmarking.leaderboard import write_leaderboard
+from tests.flows.conftest import smooth_picture, write_picture
 from tests.flows.test_generate_benchmark import clean, make_set, measure  # noqa: F401 - a fixture
 
 
@@ -38,3 +40,27 @@ def test_a_result_with_nan_fails_and_the_table_says_that_it_is_missing(
     assert found["nlm"][2].startswith("only 2 of 3 pictures")
     assert "nlm 2 of 3 (set, jpeg/10)" in (tmp_path / "out" / "leaderboard.tex").read_text()
     assert "only 2 of 3 pictures" in (tmp_path / "out" / "leaderboard.md").read_text()
+
+
+def test_pictures_whose_names_differ_by_a_dot_are_all_in_the_shards(
+    clean: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    for number, name in enumerate(("deep/a.b.png", "deep/a_b.png", "deep/a%2Eb.png")):
+        write_picture(clean / name, smooth_picture(20 + number))
+    assert not any(
+        part.failures for part in make_set(clean, tmp_path / "set", recipes=("jpeg/10",), format="webdataset")
+    )
+    refs = list_set(Location(tmp_path / "set"), name="set", limit=None)
+    assert len({load_case(ref).sha256 for ref in refs}) == 6
+
+
+def test_a_shard_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_picture(tmp_path / "clean" / "one.png", smooth_picture(seed))
+        make_set(tmp_path / "clean", tmp_path / "set", recipes=("jpeg/10",), format="webdataset")
+        (ref,) = list_set(Location(tmp_path / "set"), name="set", limit=None)
+        load_case(ref)
+    assert all(
+        part.kept for part in make_set(tmp_path / "clean", tmp_path / "set", recipes=("jpeg/10",), format="webdataset")
+    )

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.benchmarking.baselines import ROUTED, baseline_for, method_title
-from models.benchmarking.cost import cost_of
+from models.benchmarking.cost import Cost, cost_of
 from models.benchmarking.published import published_for
 from models.benchmarking.scoring import METRICS
 from models.benchmarking.statistics import RouterPower, mean_of, router_power, summarize
+from models.registry import UnknownMethodError
 
 RANKED = "psnr_db"
 ALL = "all"
@@ -181,9 +182,12 @@ def _measured(
     for metric in METRICS:
         numbers = [float(row[metric.id]) for row in own if row.get(metric.id) is not None]
         means.append((metric.id, mean_of(numbers) if numbers else None))
-    cost = cost_of(name)
+    try:
+        title, cost, gone = method_title(name), cost_of(name), []
+    except UnknownMethodError:  # its measurements stay true
+        title, cost, gone = name, Cost(parameters=None, gmac_per_megapixel=None), ["not registered here"]
     protocols = sorted({str(row["protocol"]) for row in own})
-    notes = [f"only {summary.n} of {cases} pictures"] if summary.n < cases else []
+    notes = [*gone, *([f"only {summary.n} of {cases} pictures"] if summary.n < cases else [])]
     notes += sorted({str(row["precision"]) for row in own if row.get("precision")})
     return BoardRow(
         suite=where.suite,
@@ -191,7 +195,7 @@ def _measured(
         level=where.level,
         kind="measured",
         method=name,
-        title=method_title(name),
+        title=title,
         n=summary.n,
         missing=cases - summary.n,
         mean=summary.mean,

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models import registry
 from models.benchmarking import baselines
+from models.benchmarking.cost import cost_of
 from storage.locations import Location
 from tasks.benchmarking.cases import list_set, load_case
 from tasks.benchmarking.leaderboard import write_leaderboard
@@ -40,6 +42,21 @@ def test_a_result_with_nan_fails_and_the_table_says_that_it_is_missing(
     assert found["nlm"][2].startswith("only 2 of 3 pictures")
     assert "nlm 2 of 3 (set, jpeg/10)" in (tmp_path / "out" / "leaderboard.tex").read_text()
     assert "only 2 of 3 pictures" in (tmp_path / "out" / "leaderboard.md").read_text()
+
+
+def test_a_method_that_is_gone_keeps_its_row(
+    clean: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_set(clean, tmp_path / "set", recipes=("jpeg/10",))
+    measure(tmp_path / "set", tmp_path / "out", methods=("nlm",))
+    monkeypatch.delitem(registry._METHODS_BY_ID, "nlm")
+    cost_of.cache_clear()
+    (board,) = write_leaderboard(Location(tmp_path / "out")).boards
+    (row,) = (row for row in board.rows if row.method == "nlm")
+    assert (row.n, row.title, row.parameters) == (3, "nlm", None)
+    assert row.note.startswith("not registered here")
 
 
 def test_pictures_whose_names_differ_by_a_dot_are_all_in_the_shards(

@@ -116,6 +116,10 @@ def run(
     else:
         _print_board(measured.destination)
         print(f"cells:     {measured.cells}, of which {measured.computed} computed now")
+        for name, count in measured.unmeasured:
+            print(
+                f"  {name}: {count} pictures were not measured as it is now; name it in --methods to have them measured"
+            )
         _print_failures(measured.failures)
         print(f"results:   {measured.destination.removeprefix('file://')}")
     return EXIT_SOME_FAILED if measured.failures else EXIT_OK

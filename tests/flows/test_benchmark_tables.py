@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.generate_benchmark import MeasuredSuite, run_benchmark
 from models import registry
 from models.benchmarking import baselines
 from models.benchmarking.cost import cost_of
+from storage.benchmark_cells import CellStore
+from storage.benchmark_sets import BenchmarkSetError
 from storage.locations import Location
 from tasks.benchmarking.cases import list_set, load_case
 from tasks.benchmarking.leaderboard import write_leaderboard
+from tasks.benchmarking.scoring import ScoreOptions
 from tests.flows.conftest import smooth_picture, write_picture
 from tests.flows.test_generate_benchmark import clean, make_set, measure  # noqa: F401 - a fixture
 
@@ -57,6 +61,41 @@ def test_a_method_that_is_gone_keeps_its_row(
     (row,) = (row for row in board.rows if row.method == "nlm")
     assert (row.n, row.title, row.parameters) == (3, "nlm", None)
     assert row.note.startswith("not registered here")
+
+
+def test_what_nobody_asked_for_is_read_and_not_computed(
+    prefect_server: None,
+    clean: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    make_set(clean, tmp_path / "set", recipes=("jpeg/10",))
+
+    def run(method: str, limit: int | None) -> MeasuredSuite:
+        options = ScoreOptions(methods=(method,), device="cpu", precision="float32")
+        return run_benchmark(str(tmp_path / "set"), str(tmp_path / "out"), options, limit=limit)
+
+    assert run("nlm", 1).computed == 2
+    added = run("unsharp", None)
+    assert (added.computed, added.cells, added.unmeasured) == (2 + 3, 3 + 3 + 1, (("nlm", 2),))
+    assert run("nlm", None).computed == 2
+
+
+def test_sets_of_one_name_do_not_replace_each_other(
+    prefect_server: None,
+    clean: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    places = [tmp_path / "one" / "clean", tmp_path / "other" / "clean"]
+    options = ScoreOptions(methods=(), device="cpu", precision="float32")
+    for place in places:
+        make_set(clean, place, recipes=("jpeg/10",))
+    run_benchmark(str(places[0]), str(tmp_path / "out"), options)
+    before = (tmp_path / "out" / "clean" / "cases.json").read_bytes()
+    with pytest.raises(BenchmarkSetError, match=r"has the results of file://.*/one/clean, got file://.*/other/clean"):
+        run_benchmark(str(places[1]), str(tmp_path / "out"), options)
+    with pytest.raises(BenchmarkSetError, match=r"/one/clean, got the suite; give another --destination"):
+        CellStore(Location(tmp_path / "out" / "clean")).check_is_of("")
+    assert (tmp_path / "out" / "clean" / "cases.json").read_bytes() == before
 
 
 def test_pictures_whose_names_differ_by_a_dot_are_all_in_the_shards(

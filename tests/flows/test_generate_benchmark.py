@@ -23,7 +23,15 @@ from tasks.benchmarking.cases import cases_of, list_set, load_case
 from tasks.benchmarking.clean_pictures import list_clean, read_clean
 from tasks.benchmarking.generating import SetOptions, SetPart, checked_options, make_part, set_jobs
 from tasks.benchmarking.leaderboard import write_leaderboard
-from tasks.benchmarking.scoring import ScoreOptions, ScorePart, checked_methods, metric_names, score_jobs, score_part
+from tasks.benchmarking.scoring import (
+    ScoreOptions,
+    ScorePart,
+    checked_methods,
+    metric_names,
+    only_kept,
+    score_jobs,
+    score_part,
+)
 from tasks.benchmarking.whole_program import restore_routed
 from tasks.device import runner
 from tests.flows.conftest import smooth_picture, write_picture
@@ -57,7 +65,8 @@ def measure(target: Path | str, root: Path, *, methods: tuple[str, ...]) -> tupl
     cases, description = cases_of(str(target), data=str(DATA), seeds=(0,), limit=None)
     store = CellStore(Location(root).join(description["suite"]))
     chosen = checked_methods(methods, cases, kept=store.methods())
-    options = ScoreOptions(methods=chosen, device="cpu", precision="float32")
+    kept = only_kept(chosen, asked=methods)
+    options = ScoreOptions(methods=chosen, kept=kept, device="cpu", precision="float32")
     parts = [score_part(job) for job in score_jobs(cases, options=options, destination=store.root.uri)]
     rows = [row for part in parts for row in part.rows]
     store.write_tables(description={**description, "methods": list(chosen)}, metrics=rows, names=metric_names())

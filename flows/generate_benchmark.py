@@ -33,6 +33,7 @@ from tasks.benchmarking.scoring import (
     ScoreOptions,
     ScorePart,
     checked_methods,
+    metric_models,
     metric_names,
     only_kept,
     score_jobs,
@@ -193,7 +194,8 @@ def run_benchmark(
     failures = tuple(sorted(tuple(failure) for part in parts for failure in part["failures"]))
     if not rows:
         raise BenchmarkSetError(f"Nothing of {target} could be measured; the first: {failures[0][2]}")
-    store.write_tables(description={**description, "methods": list(methods)}, metrics=rows, names=metric_names())
+    described = {**description, "methods": list(methods), "models": metric_models()}
+    store.write_tables(description=described, metrics=rows, names=metric_names())
     return MeasuredSuite(
         suite=description["suite"],
         methods=methods,

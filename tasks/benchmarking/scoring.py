@@ -119,6 +119,13 @@ def metric_names() -> list[str]:
     return [metric.id for metric in METRICS]
 
 
+def metric_models() -> dict[str, str]:
+    """Return by metric the model that measures it, where tables name one."""
+    from models.benchmarking.scoring import models_named
+
+    return models_named()
+
+
 def checked_methods(methods: Sequence[str], cases: Sequence[CaseRef], *, kept: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the methods to run, each once: what leaves a case untouched, the `kept` that still exist, those asked for.
 

@@ -74,7 +74,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """Everything about one suite or set. gains: PSNR minus that of the untouched input, by (dataset, level, method)."""
+    """Everything about one suite or set. gains: PSNR minus that of the untouched input, by (dataset, level, method).
+
+    models: by id of a metric, the model that measured it.
+    """
 
     suite: str
     title: str
@@ -82,6 +85,7 @@ class Board:
     rows: tuple[BoardRow, ...]
     timings: tuple[Timing, ...]
     gains: tuple[tuple[tuple[str, str, str], tuple[float, ...]], ...]
+    models: tuple[tuple[str, str], ...] = ()
 
     @property
     def groups(self) -> list[tuple[str, str]]:
@@ -117,6 +121,7 @@ def build_board(description: Row, metrics: Sequence[Row], timings: Sequence[Row]
         rows=tuple(rows),
         timings=_timings(suite, timings),
         gains=tuple(gains),
+        models=tuple(sorted(description.get("models", {}).items())),
     )
 
 

@@ -12,7 +12,9 @@ from flows.generate_benchmark import MeasuredSuite, run_benchmark
 from models import registry
 from models.benchmarking import baselines
 from models.benchmarking.cost import cost_of
+from models.benchmarking.scoring import models_named
 from storage.benchmark_cells import CellStore
+from storage.benchmark_pictures import encode_picture
 from storage.benchmark_sets import BenchmarkSetError
 from storage.locations import Location
 from tasks.benchmarking.cases import list_set, load_case
@@ -78,6 +80,17 @@ def test_what_nobody_asked_for_is_read_and_not_computed(
     added = run("unsharp", None)
     assert (added.computed, added.cells, added.unmeasured) == (2 + 3, 3 + 3 + 1, (("nlm", 2),))
     assert run("nlm", None).computed == 2
+
+
+def test_the_table_names_the_model_of_niqe(prefect_server: None, tmp_path: Path) -> None:
+    large = encode_picture(np.random.default_rng(0).random((200, 200, 3), np.float32))[0]
+    Location(tmp_path / "clean" / "one.png").write_bytes_atomic(large)
+    make_set(tmp_path / "clean", tmp_path / "set", recipes=("jpeg/10",))
+    options = ScoreOptions(methods=(), device="cpu", precision="float32")
+    run_benchmark(str(tmp_path / "set"), str(tmp_path / "out"), options)
+    write_leaderboard(Location(tmp_path / "out"))
+    for name in ("leaderboard.md", "leaderboard.html"):
+        assert f"NIQE ({models_named()['niqe']})" in (tmp_path / "out" / name).read_text()
 
 
 def test_sets_of_one_name_do_not_replace_each_other(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models import registry
-from models.benchmarking import baselines, code_identity
+from models.benchmarking import baselines, code_identity, scoring
 from models.benchmarking.baselines import (
     BICUBIC,
     INPUT,
@@ -28,11 +28,12 @@ from models.benchmarking.cost import cost_of, counted_gmac
 from models.benchmarking.detection import check_detector
 from models.benchmarking.protocols import Protocol, check_size, default_protocol
 from models.benchmarking.published import PUBLISHED, published_for
-from models.benchmarking.scoring import METRICS, Result, metrics_identity, score
+from models.benchmarking.scoring import METRICS, Result, metrics_identity, models_named, score
 from models.benchmarking.statistics import mean_of, median_of, router_power, summarize, worst_mean
 from models.benchmarking.suites import SUITES, get_suite, suite_ids
 from models.degradations.recipes import get_recipe
 from models.method import ArrayFiller
+from models.metrics.naturalness import niqe, own_niqe_model, write_niqe_model
 from models.registry import METHODS, UnknownMethodError, get_method, written_in
 from models.run import Runner, RunSettings
 
@@ -120,15 +121,36 @@ def test_noise_of_sigma_25_is_20_17_db_unless_clipped() -> None:
 
 
 def test_metrics_without_their_models_are_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LACUNA_NIQE_MODEL", raising=False)
     monkeypatch.delenv("LACUNA_LPIPS_HEADS", raising=False)
     monkeypatch.delenv("LACUNA_BRISQUE_MODEL", raising=False)
     monkeypatch.delenv("LACUNA_BRISQUE_RANGE", raising=False)
     picture = np.random.default_rng(0).random((224, 224, 3), np.float32)
     numbers = score(_result(picture, picture))
-    assert (numbers["niqe"], numbers["lpips"], numbers["brisque"]) == (None, None, None)
+    assert (numbers["lpips"], numbers["brisque"]) == (None, None)
     assert (numbers["ms_ssim"], numbers["colour_shift"], numbers["detail"]) == (1.0, 0.0, 1.0)
     assert {name for name, *_ in metrics_identity()} == {metric.id for metric in METRICS}
+
+
+def test_niqe_is_measured_by_the_shipped_model_unless_another_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    picture = np.random.default_rng(0).random((224, 224, 3), np.float32)
+    other = own_niqe_model()
+    write_niqe_model(replace(other, mean=other.mean + 1), tmp_path / "other.npz", files=[], command="", data="")
+    found = []
+    for named in ("", str(tmp_path / "other.npz")):
+        monkeypatch.setenv("LACUNA_NIQE_MODEL", named)
+        for cached in (scoring._niqe_model, scoring._file_sha256):
+            cached.cache_clear()
+        (identity,) = (row for row in metrics_identity() if row[0] == "niqe")
+        found.append((score(_result(picture, picture))["niqe"], models_named()["niqe"], identity))
+    for cached in (scoring._niqe_model, scoring._file_sha256):
+        cached.cache_clear()
+    (first, second) = found
+    assert first[0] == niqe(picture, model=own_niqe_model())
+    assert first[1] == f"own model {own_niqe_model().sha256[:8]}"
+    assert second[1].startswith("another model ")
+    assert all(one != other for one, other in zip(first, second, strict=True))
 
 
 def test_shapes_that_do_not_belong_together_are_refused() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,7 +33,9 @@ from tasks.benchmarking.scoring import (
     ScoreOptions,
     ScorePart,
     checked_methods,
+    metric_models,
     metric_names,
+    only_kept,
     score_jobs,
     score_part,
 )
@@ -61,7 +64,10 @@ class GeneratedSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredSuite:
-    """What became of a measurement: cells in the table, how many were computed now, failures, and where it lies."""
+    """What became of a measurement: cells in the table, how many were computed now, failures, and where it lies.
+
+    unmeasured: (method, cells) of methods measured here before that have no such cells as they are now.
+    """
 
     suite: str
     methods: tuple[str, ...]
@@ -70,6 +76,7 @@ class MeasuredSuite:
     computed: int
     failures: Failures
     destination: str
+    unmeasured: tuple[tuple[str, int], ...] = ()
 
 
 @task(name="degrade", task_run_name="degrade {name}", **_RETRIED)
@@ -171,19 +178,24 @@ def run_benchmark(
     """Measure methods on a suite or degraded set, one picture at a time so that timings are honest; write the tables.
 
     Methods measured at this destination before stay in the tables: their cells are found, not computed. Raises what
-    `cases_of` does, and UnknownMethodError or ValueError for methods that cannot be run.
+    `cases_of` does, UnknownMethodError or ValueError for methods that cannot be run, and BenchmarkSetError where the
+    destination has the results of another set of the same name.
     """
     cases, description = cases_of(target, data=data, seeds=seeds, limit=limit)
     store = CellStore(Location(destination).join(description["suite"]))
-    methods = checked_methods(options.methods or description["methods"], cases, kept=store.methods())
+    store.check_is_of(description["set"])
+    asked = options.methods or description["methods"]
+    methods = checked_methods(asked, cases, kept=store.methods())
     announce("found", len(cases))
-    jobs = score_jobs(cases, options=replace(options, methods=methods), destination=store.root.uri)
+    chosen = replace(options, methods=methods, kept=only_kept(methods, asked=asked))
+    jobs = score_jobs(cases, options=chosen, destination=store.root.uri)
     parts = [score_cases(name=str(index), job=to_json(job)) for index, job in enumerate(jobs)]
     rows = [row for part in parts for row in part["rows"]]
     failures = tuple(sorted(tuple(failure) for part in parts for failure in part["failures"]))
     if not rows:
         raise BenchmarkSetError(f"Nothing of {target} could be measured; the first: {failures[0][2]}")
-    store.write_tables(description={**description, "methods": list(methods)}, metrics=rows, names=metric_names())
+    described = {**description, "methods": list(methods), "models": metric_models()}
+    store.write_tables(description=described, metrics=rows, names=metric_names())
     return MeasuredSuite(
         suite=description["suite"],
         methods=methods,
@@ -192,4 +204,5 @@ def run_benchmark(
         computed=sum(part["computed"] for part in parts),
         failures=failures,
         destination=store.root.uri,
+        unmeasured=tuple(sorted(Counter(name for part in parts for name in part["absent"]).items())),
     )

@@ -10,6 +10,7 @@ import flows.prefect_settings  # noqa: F401 - it must come before prefect
 # isort: split
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from flows.line_chart import lines_svg
 from flows.train import tell
 from models.training.log import LOG, read_log, validations
 
+_NOTE = "candidate.json"
 RESULTS_SCHEMA = pa.schema(
     [
         ("candidate", pa.string()),
@@ -115,7 +117,8 @@ def search(
     """Train every candidate of `grid` for `steps` steps (the recipe's own number if None) and rank them.
 
     They are ranked by PSNR on the recipe's validation set. `minutes`: of each candidate in this call; the next call
-    goes on. Raises ValueError for an unknown recipe or field.
+    goes on. Raises ValueError for an unknown recipe or field, and where `out` holds a candidate that was trained on
+    other photographs, from other weights or by another version of its recipe.
     """
     from models.training.recipes import get_recipe
     from models.training.search import candidates
@@ -123,15 +126,15 @@ def search(
     recipe = get_recipe(recipe_id)
     wanted = steps or recipe.schedule.steps
     common = {"data": data, "steps": wanted, "start_from": start_from, "minutes": minutes, "device": device}
-    folders, rows = {}, []
-    for candidate in candidates(recipe, grid):
-        # Another number of steps is another schedule, so another run.
-        folder = Path(out) / f"{wanted} steps" / candidate.label
-        folder.mkdir(parents=True, exist_ok=True)
-        folders[candidate.label] = str(folder)
-        rows.append(
-            try_candidate(recipe_id=recipe_id, values=dict(candidate.values), settings={**common, "out": str(folder)})
-        )
+    found = candidates(recipe, grid)
+    # Another number of steps is another schedule, so another run.
+    folders = {one.label: str(Path(out) / recipe_id / f"{wanted} steps" / one.label) for one in found}
+    for one in found:
+        _claim(Path(folders[one.label]), recipe=repr(one.recipe), data=data, start_from=start_from)
+    rows = [
+        try_candidate(recipe_id=recipe_id, values=dict(one.values), settings={**common, "out": folders[one.label]})
+        for one in found
+    ]
     rows.sort(key=lambda row: -math.inf if row["validation_psnr_db"] is None else row["validation_psnr_db"])
     rows.reverse()
     title = f"{recipe_id}: {len(rows)} candidates, {wanted:,} steps each"
@@ -149,6 +152,32 @@ def search(
         rows=tuple(rows),
         unfinished=sum(row["steps"] < wanted and row["error"] is None for row in rows),
     )
+
+
+def _claim(folder: Path, *, recipe: str, data: Sequence[str], start_from: str | None) -> None:
+    """Note in a candidate's folder what is trained there; ValueError when it holds what was trained of anything else.
+
+    What is there counts as this candidate's without being trained again, so it must be this candidate's.
+    """
+    wanted = {
+        "recipe": recipe,
+        "--data": sorted(os.path.abspath(place) for place in data),
+        "--start-from": None if start_from is None else os.path.abspath(start_from),
+    }
+    note = folder / _NOTE
+    if note.exists():
+        known = json.loads(note.read_text(encoding="utf-8"))
+        changed = [name for name, value in wanted.items() if known.get(name) != value]
+        if changed:
+            raise ValueError(
+                f"--out: {folder} was trained with another {' and '.join(changed)}: got {wanted[changed[0]]}, expected "
+                f"{known.get(changed[0])}; search in another --out, or remove that folder"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_suffix(".tmp")
+    temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(note)
 
 
 def _number(value: float | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
+from types import ModuleType
 
 from models.method import Method
 from models.methods import (
@@ -20,7 +22,7 @@ from models.methods import (
 )
 from models.published.catalogue import missing_weights
 from models.self_ensemble import SelfEnsemble
-from models.types import SELF_ENSEMBLED
+from models.types import SELF_ENSEMBLED, thorough_id
 
 
 class UnknownMethodError(KeyError):
@@ -30,19 +32,20 @@ class UnknownMethodError(KeyError):
         return str(self.args[0])
 
 
-_SINGLE: tuple[Method, ...] = (
-    *residual_unet.METHODS,
-    *classical_inpainting.METHODS,
-    *classical_filters.METHODS,
-    *tone.METHODS,
-    *super_resolution.METHODS,
-    *published_denoisers.METHODS,
-    *rl_restore.METHODS,
-    *simple_inpainting.METHODS,
-    *deep_prior.METHODS,
-    *example_based.METHODS,
-    *mixtures.METHODS,
+_MODULES: tuple[ModuleType, ...] = (
+    residual_unet,
+    classical_inpainting,
+    classical_filters,
+    tone,
+    super_resolution,
+    published_denoisers,
+    rl_restore,
+    simple_inpainting,
+    deep_prior,
+    example_based,
+    mixtures,
 )
+_SINGLE: tuple[Method, ...] = tuple(method for module in _MODULES for method in module.METHODS)
 METHODS: tuple[Method, ...] = (
     *_SINGLE,
     *(SelfEnsemble(method) for method in _SINGLE if method.card.id in SELF_ENSEMBLED),
@@ -59,6 +62,12 @@ def _by_id(methods: tuple[Method, ...]) -> dict[str, Method]:
 
 
 _METHODS_BY_ID = _by_id(METHODS)
+_MODULES_BY_ID = {
+    name: module
+    for module in _MODULES
+    for method in module.METHODS
+    for name in (method.card.id, thorough_id(method.card.id))
+}
 
 
 def get_method(method_id: str) -> Method:
@@ -68,6 +77,11 @@ def get_method(method_id: str) -> Method:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UnknownMethodError(f"method: got {method_id!r}, expected one of {sorted(_METHODS_BY_ID)}{hint}")
     return _METHODS_BY_ID[method_id]
+
+
+def written_in(method_id: str) -> Path:
+    """Return the file that registers a method, which need not be its class's; UnknownMethodError names the nearest."""
+    return Path(str(_MODULES_BY_ID[get_method(method_id).card.id].__file__))
 
 
 def unavailable(method: Method) -> str | None:

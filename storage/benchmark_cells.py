@@ -50,9 +50,23 @@ class CellStore:
         self._place("cells", key).write_bytes_atomic(_json(cell))
 
     def methods(self) -> list[str]:
-        """Return the methods in the tables as they are now; none before the first run."""
-        described = _read_json(self.root.join("cases.json")) or {}
-        return [str(name) for name in described.get("methods", [])]
+        """Return the methods measured so far; none before the first run."""
+        return [str(name) for name in self._described().get("methods", [])]
+
+    def check_is_of(self, uri: str) -> None:
+        """Raise BenchmarkSetError when the tables here are of another set than `uri`, "" = of a suite.
+
+        Sets of one name share a folder, and the later one's tables would take the place of the earlier one's.
+        """
+        known = self._described().get("set", uri)
+        if known != uri:
+            raise BenchmarkSetError(
+                f"{self.root} has the results of {known or 'the suite of this name'}, got {uri or 'the suite'}; give "
+                f"another --destination, or rename the set. If it was only moved: remove {self.root.join('cases.json')}"
+            )
+
+    def _described(self) -> dict[str, Any]:
+        return _read_json(self.root.join("cases.json")) or {}
 
     def put_crop(self, name: str, data: bytes) -> None:
         """Keep one example picture."""

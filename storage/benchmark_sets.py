@@ -133,6 +133,12 @@ def _tar_members(uri: str) -> dict[str, bytes]:
         }
 
 
+def write_tar(place: Location, files: Mapping[str, bytes]) -> None:
+    """Write a tar of the files; what was read of an earlier one in its place is forgotten."""
+    place.write_bytes_atomic(tar_bytes(files))
+    _tar_members.cache_clear()
+
+
 def tar_bytes(files: Mapping[str, bytes]) -> bytes:
     """Return a tar of the files, sorted, with headers that say nothing of when, where and by whom."""
     sink = io.BytesIO()

@@ -89,12 +89,18 @@ def run(
     """Measure methods on a suite or set. What was measured before is kept: adding a method computes it alone."""
     with friendly_errors():
         from flows.commands import benchmarking
+        from models.benchmarking.suites import suite_ids
+        from tasks.benchmarking.scoring import ScoreOptions
+
+    with friendly_errors():
+        from flows.commands import benchmarking
         from tasks.benchmarking.scoring import ScoreOptions
 
         options = ScoreOptions(methods=_names(methods), device=device, precision=precision)
         folder = data or os.environ.get("LACUNA_DATA") or ""
         code = benchmarking.run(
-            target if not Path(target).is_dir() else absolute(target),
+            # A suite's results lie in a folder of its name, so that one in the working directory must not hide it.
+            absolute(target) if target not in suite_ids() and Path(target).is_dir() else target,
             absolute(destination),
             options=options,
             data=absolute(folder) if folder else "",

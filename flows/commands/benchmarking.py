@@ -116,6 +116,10 @@ def run(
     else:
         _print_board(measured.destination)
         print(f"cells:     {measured.cells}, of which {measured.computed} computed now")
+        for name, count in measured.unmeasured:
+            print(
+                f"  {name}: {count} pictures were not measured as it is now; name it in --methods to have them measured"
+            )
         _print_failures(measured.failures)
         print(f"results:   {measured.destination.removeprefix('file://')}")
     return EXIT_SOME_FAILED if measured.failures else EXIT_OK
@@ -171,7 +175,7 @@ def _print_board(destination: str) -> None:
             measured = row.kind == "measured"
             table.add_row(
                 row.method if measured else f"{row.method} ({row.kind})",
-                number(row.n, 0),
+                f"{row.n} of {(row.n or 0) + row.missing}" if row.missing else number(row.n, 0),
                 number(row.mean, 2),
                 number(row.worst_5_percent, 2),
                 percent(row.made_worse),

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.benchmarking.code_identity import code_sha256
 from models.degradations.resample import resize
 from models.method import CombiningMethod, Method
-from models.registry import METHODS, UnknownMethodError, get_method, unavailable
+from models.registry import METHODS, UnknownMethodError, get_method, unavailable, written_in
 from models.run import Runner
 from models.scratches.detector import shipped_settings
 from models.self_ensemble import SelfEnsemble
@@ -90,7 +90,9 @@ def method_identity(method_id: str) -> tuple[str, str, str | None]:
     if method_id == ROUTED:
         return method_id, _program_sha256(), None
     parts = _parts(method_id)
-    code = [code_sha256(Path(inspect.getfile(type(part)))) for part in parts]
+    # A method may be made in its file of a class of another one: what it says there counts as much.
+    files = [(written_in(part.card.id), Path(inspect.getfile(type(part)))) for part in parts]
+    code = [[code_sha256(file) for file in both] for both in files]
     weights = [Runner.weights_sha256(part.card.id) for part in parts]
     return method_id, hashlib.sha256(repr([code, weights]).encode()).hexdigest(), weights[0]
 

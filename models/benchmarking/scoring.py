@@ -24,7 +24,7 @@ from models.metrics.brisque import (
 )
 from models.metrics.change import colour_shift, detail_retention
 from models.metrics.fidelity import ms_ssim, psnr_db, ssim
-from models.metrics.naturalness import NIQE_VARIABLE, NiqeModel, load_niqe_model, niqe
+from models.metrics.naturalness import NIQE_VARIABLE, OWN_MODEL, NiqeModel, load_niqe_model, niqe, own_niqe_model
 from models.metrics.perceptual import BACKBONE_VARIABLE, HEADS_VARIABLE, Lpips, load_lpips, lpips
 from models.metrics.planes import comparable
 
@@ -49,6 +49,7 @@ class Metric:
 
     higher_is_better None: best is 1. version: raise it whenever the same pixels give another number; cells measured
     before are then measured again. files: environment variables that name the files of its model, which count as well.
+    own_model: the file that is taken where they name none.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Metric:
     measure: Callable[[Result], float | None]
     version: str = "1"
     files: tuple[str, ...] = ()
+    own_model: Path | None = None
 
 
 def _capped(decibels: float) -> float:
@@ -151,8 +153,8 @@ def _lpips(result: Result) -> float | None:
 
 
 @lru_cache(maxsize=1)
-def _niqe_model() -> NiqeModel | None:
-    return load_niqe_model()
+def _niqe_model() -> NiqeModel:
+    return load_niqe_model() or own_niqe_model()
 
 
 @lru_cache(maxsize=1)
@@ -186,7 +188,15 @@ METRICS: tuple[Metric, ...] = (
         measure=_brisque,
         files=(BRISQUE_MODEL_VARIABLE, BRISQUE_RANGE_VARIABLE),
     ),
-    Metric(id="niqe", title="NIQE", decimals=2, higher_is_better=False, measure=_niqe, files=(NIQE_VARIABLE,)),
+    Metric(
+        id="niqe",
+        title="NIQE",
+        decimals=2,
+        higher_is_better=False,
+        measure=_niqe,
+        files=(NIQE_VARIABLE,),
+        own_model=OWN_MODEL,
+    ),
     Metric(
         id="lpips",
         title="LPIPS",
@@ -199,11 +209,21 @@ METRICS: tuple[Metric, ...] = (
 
 
 def score(result: Result) -> dict[str, float | None]:
-    """Return every metric of the table for one result; ValueError when the shapes of the pictures differ."""
+    """Return every metric of the table for one result; None = it does not apply, or its model is not there.
+
+    Raises ValueError when the shapes of the pictures differ, and for a result with NaN or infinity in it.
+    """
     if result.restored.shape != result.reference.shape:
         raise ValueError(
             f"restored: got shape {result.restored.shape}, expected that of its reference {result.reference.shape}; "
             "the method or the reference does not belong to this case"
+        )
+    # None would take the case out of the method's mean: what breaks on hard pictures would rise in the table.
+    broken = int(result.restored.size - np.isfinite(result.restored).sum())
+    if broken:
+        raise ValueError(
+            f"restored: got NaN or infinity in {broken} of {result.restored.size} values, expected finite numbers; "
+            "mend the method, or leave it out"
         )
     return {metric.id: _finite(metric.measure(result)) for metric in METRICS}
 
@@ -214,10 +234,24 @@ def _finite(value: Any) -> float | None:
 
 def metrics_identity() -> list[list[str]]:
     """Return what the numbers depend on, for content addresses: ids, versions and models of all metrics."""
-    return [[metric.id, metric.version, *(_file_sha256(name) for name in metric.files)] for metric in METRICS]
+    return [
+        [metric.id, metric.version, *(_file_sha256(name, metric.own_model) for name in metric.files)]
+        for metric in METRICS
+    ]
+
+
+def models_named() -> dict[str, str]:
+    """Return by metric which model measures it, where one is shipped: values of different models do not compare."""
+    return {
+        metric.id: f"{'another' if os.environ.get(name) else 'own'} model {_file_sha256(name, metric.own_model)[:8]}"
+        for metric in METRICS
+        if metric.own_model is not None
+        for name in metric.files
+    }
 
 
 @lru_cache(maxsize=16)
-def _file_sha256(variable: str) -> str:
-    path = os.environ.get(variable)
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else "absent"
+def _file_sha256(variable: str, own_model: Path | None) -> str:
+    named = os.environ.get(variable)
+    path = Path(named) if named else own_model
+    return "absent" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()

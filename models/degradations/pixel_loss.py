@@ -77,7 +77,7 @@ class PixelLoss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLoss:
-    """In every row of every channel exactly int(ratio * columns) distinct pixels are lost, channels independently.
+    """In every row of every channel exactly ratio * columns distinct pixels, rounded down, are lost, each on its own.
 
     The corruption of the example-based restoration exercise (ratios 0.4, 0.6, 0.8): a grey picture has one mask, the
     three channels of a colour picture have three.
@@ -104,7 +104,8 @@ class RowLoss:
             times = rng.random(shape, np.float32)
             if field is not None:
                 times = -np.log1p(-times) / (field + np.float32(0.02))
-            count = int(ratio * shape[2])
+            # Rounded down, but not by the error of a product: 0.29 * 100 is 28.999999999999996.
+            count = int(round(ratio * shape[2], 6))
             mask = np.zeros(shape, bool)
             if count:
                 chosen = np.argpartition(times, count - 1, axis=2)[:, :, :count]

@@ -173,7 +173,7 @@ def pixels(percent: float) -> Render:
 
 
 def rows(percent: float) -> Render:
-    """Exactly int(percent / 100 * columns) pixels lost in each row of each channel; set to 0."""
+    """Exactly percent * columns // 100 pixels lost in each row of each channel; set to 0."""
     return _lossy(lambda rng: RowLoss(ratio=(percent / 100,), seed=draw_seed(rng)))
 
 

@@ -13,7 +13,7 @@ import torch
 
 from models.rl_restore.networks import ToolchainNetwork
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT
-from models.training.export import new_card
+from models.training.export import DATA, LICENCE, new_card
 from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights
 
 WEIGHT = "rl-restore"
@@ -55,6 +55,8 @@ def export(checkpoint: Path, *, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
         f"(docs/training.md); {', '.join(stages(checkpoint))}",
         steps=int(state["step"]),
         seed=1,
+        data=DATA,
+        licence=LICENCE,
         folder=folder,
     )
     return save_weights(network.state_dict(), card=card, folder=folder)

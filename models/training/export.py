@@ -9,37 +9,71 @@ from pathlib import Path
 import torch
 
 from models.blocks import LEAK
-from models.training.checkpoints import CHECKPOINT
+from models.training.checkpoints import CHECKPOINT, UNRECORDED, Origin, origin_of
 from models.training.recipes import Recipe, get_recipe
 from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
 
-DATA = [
-    "BSDS500 train and test splits (400 photographs; no licence stated by the repository, a research data set)",
-    "photos_1024 (443 photographs, mostly CC-BY, CC-BY-SA and CC0; authors and licences per picture in SOURCES.csv)",
-]
+_BSDS500 = ("bsds500", 400)
+# What is known of sets of photographs, by the name of their folder and how many are in it.
+_KNOWN = {
+    _BSDS500: "BSDS500 train and test splits (400 photographs; no licence stated by the repository, a research data "
+    "set)",
+    ("photos_1024", 443): "photos_1024 (443 photographs, mostly CC-BY, CC-BY-SA and CC0; authors and licences per "
+    "picture in SOURCES.csv)",
+}
+DATA = list(_KNOWN.values())
 LICENCE = "Apache-2.0; part of the training photographs carries no stated licence (BSDS500)"
 
 
 def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
-    """Write the weights of a checkpoint folder as fp16 safetensors; earlier metrics move to the card's notes."""
+    """Write the weights of a checkpoint folder as fp16 safetensors; earlier metrics move to the card's notes.
+
+    The card names the photographs that the checkpoint says it learned from. Raises ValueError for an unknown recipe,
+    and for a checkpoint of another one.
+    """
     recipe = get_recipe(recipe_id)
+    origin = origin_of(checkpoint / CHECKPOINT, recipe=recipe_id) or Origin(
+        recipe=recipe_id, data=((UNRECORDED, 0),), start_from=recipe.start_from
+    )
     state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
     network = recipe.network()
     network.load_state_dict(state["network"], strict=True)
-    start = f" --start-from <folder of {recipe.start_from}>" if recipe.start_from else ""
+    start = f" --start-from <{origin.start_from}>" if origin.start_from else ""
+    folders = " ".join(f"<{name}>" for name, _ in origin.data)
     card = new_card(
         recipe_id,
         network=_network_text(recipe),
-        command=f"python -m models.training {recipe_id} --data <bsds500> <photos_1024> --out <folder>{start}",
+        command=f"python -m models.training {recipe_id} --data {folders} --out <folder>{start}",
         steps=int(state["step"]),
         seed=recipe.seed,
+        data=_data_texts(origin),
+        licence=_licence(origin),
         folder=folder,
     )
     return save_weights(network.state_dict(), card=card, folder=folder)
 
 
-def new_card(weight: str, *, network: str, command: str, steps: int, seed: int, folder: Path) -> WeightCard:
-    """Return the card of a weight trained on our photographs; the metrics of one it replaces move to its notes."""
+def _data_texts(origin: Origin) -> list[str]:
+    texts = []
+    for name, count in origin.data:
+        if name == UNRECORDED:
+            texts.append("photographs that a checkpoint of an earlier version did not record")
+        else:
+            texts.append(_KNOWN.get((name, count), f"{name} ({count} photographs; their licences are not known here)"))
+    started = f"what the weights it began with, {origin.start_from}, were trained on"
+    return [*texts, started] if origin.start_from else texts
+
+
+def _licence(origin: Origin) -> str:
+    unknown = any(source not in _KNOWN for source in origin.data)
+    known = LICENCE if _BSDS500 in origin.data else "Apache-2.0"
+    return f"{known}; the licences of other training photographs are not known here" if unknown else known
+
+
+def new_card(
+    weight: str, *, network: str, command: str, steps: int, seed: int, data: list[str], licence: str, folder: Path
+) -> WeightCard:
+    """Return the card of a weight that was trained here; the metrics of one it replaces move to its notes."""
     previous = ""
     if (folder / f"{weight}.json").exists():
         old = load_card(weight)
@@ -49,8 +83,8 @@ def new_card(weight: str, *, network: str, command: str, steps: int, seed: int, 
         sha256="",
         network=network,
         parameters=0,
-        data=DATA,
-        licence=LICENCE,
+        data=data,
+        licence=licence,
         command=command,
         steps=steps,
         seed=seed,

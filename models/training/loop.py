@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Part, resume, save
+from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Origin, Part, resume, save
 from models.training.corruption import Example
 from models.training.log import LOG, Progress, has_settled, read_log, validations
 from models.training.optimizer import ConvolutionMuon
@@ -58,6 +58,7 @@ class LoopSettings:
     """Where and how to run: device, bf16 autocast, seconds between checkpoints, and when to stop for now.
 
     patience: stop for good, and go back to the best (`best.pt`), after so many validations that were not better.
+    origin: what checkpoints say they were made of.
     """
 
     out: Path
@@ -68,6 +69,7 @@ class LoopSettings:
     validate_every: int = 1000
     stop_after_seconds: float | None = None
     patience: int | None = None
+    origin: Origin | None = None
 
 
 def charbonnier(output: Tensor, target: Tensor, *, weight: Tensor | None, epsilon: float = 1e-3) -> Tensor:
@@ -136,6 +138,10 @@ def carry_out(
     measured = validations(read_log(settings.out / LOG))
     best = settings.out / BEST_CHECKPOINT
     started = saved = time.monotonic()
+
+    def keep(place: Path) -> None:
+        save(parts, step=step, path=place, origin=settings.origin)
+
     losses: list[Losses] = []
     with (settings.out / LOG).open("a") as log:
         while step < schedule.steps and not has_settled(measured, patience=settings.patience):
@@ -154,7 +160,7 @@ def carry_out(
                 )
                 if line.validation_psnr_db is not None:
                     if line.validation_psnr_db > max(measured.values(), default=-math.inf):
-                        save(parts, step=step, path=best)
+                        keep(best)
                     measured[step] = line.validation_psnr_db
                 log.write(json.dumps(asdict(line)) + "\n")
                 log.flush()
@@ -162,15 +168,15 @@ def carry_out(
                 if observe is not None:
                     observe(line)
             if step == schedule.decay_start:
-                save(parts, step=step, path=settings.out / STABLE_CHECKPOINT)
+                keep(settings.out / STABLE_CHECKPOINT)
             if now - saved > settings.checkpoint_seconds:
-                save(parts, step=step, path=settings.out / CHECKPOINT)
+                keep(settings.out / CHECKPOINT)
                 saved = now
             if settings.stop_after_seconds is not None and now - started > settings.stop_after_seconds:
                 break
     if has_settled(measured, patience=settings.patience) and best.is_file():
         step = resume(parts, path=best)
-    save(parts, step=step, path=settings.out / CHECKPOINT)
+    keep(settings.out / CHECKPOINT)
     return step
 
 

@@ -48,9 +48,7 @@ class Photographs:
 
         Raises FileNotFoundError when there is none.
         """
-        paths = sorted(
-            path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
-        )
+        paths = sorted(path for folder in folders for path in pictures_below(folder))
         if not paths:
             raise FileNotFoundError(
                 f"training photographs: found none below {[str(folder) for folder in folders]}; expected pictures with "
@@ -101,6 +99,11 @@ class Photographs:
         if draw < settings.grey_share + settings.tint_share:
             return tinted(patch, rng=rng)
         return np.ascontiguousarray(patch)
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Return the files below a folder that are pictures by their ending."""
+    return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:

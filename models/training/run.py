@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.training.adversarial import train_adversarially
-from models.training.checkpoints import CHECKPOINT
+from models.training.checkpoints import CHECKPOINT, Origin, origin_of
 from models.training.example_sheet import EXAMPLES, save_examples
 from models.training.log import Progress
 from models.training.loop import LoopSettings, train
-from models.training.photographs import Photographs
+from models.training.photographs import Photographs, pictures_below
 from models.training.recipes import Recipe
 from models.training.validation import mean_psnr_db, validation_examples
 
@@ -45,9 +45,10 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     """Train `recipe` until its steps are done or the time is up; return the steps done so far.
 
     Raises FileNotFoundError without photographs, or without the checkpoint that `start_from` names;
-    ValueError for fewer than five photographs.
+    ValueError for fewer than five photographs, and when `out` holds a training of another recipe.
     """
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    origin = _origin(recipe, settings)
     schedule = replace(recipe.schedule, steps=settings.steps) if settings.steps else recipe.schedule
     torch.manual_seed(recipe.seed)
     network = recipe.network()
@@ -65,6 +66,7 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
             device=device,
             stop_after_seconds=None if settings.minutes is None else 60.0 * settings.minutes,
             patience=settings.patience,
+            origin=origin,
         ),
         seed=recipe.seed,
         validate=lambda trained: mean_psnr_db(trained, examples, device=device),
@@ -72,6 +74,17 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     )
     save_examples(network, examples, path=settings.out / EXAMPLES, device=device)
     return done
+
+
+def _origin(recipe: Recipe, settings: RunSettings) -> Origin:
+    """Return what the run's checkpoints are made of, with what went into the one it goes on from."""
+    own = Origin(
+        recipe=recipe.id,
+        data=tuple((folder.resolve().name, len(pictures_below(folder))) for folder in settings.data),
+        start_from=None if settings.start_from is None else settings.start_from.resolve().name,
+    )
+    place = settings.out / CHECKPOINT
+    return own.after(origin_of(place, recipe=recipe.id)) if place.exists() else own
 
 
 def _weights_of(place: Path) -> dict[str, Tensor]:

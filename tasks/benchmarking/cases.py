@@ -91,7 +91,7 @@ def is_place(target: str) -> bool:
 def cases_of(
     target: str, *, data: str, seeds: Sequence[int], limit: int | None
 ) -> tuple[list[CaseRef], dict[str, Any]]:
-    """Return (cases, description) of a suite by its id, or of the degraded set at a folder or URL.
+    """Return (cases, description) of a suite by its id, or of the degraded set at a folder or URL ("set" says which).
 
     Raises ValueError for an unknown suite, FileNotFoundError without data, BenchmarkSetError for a bad manifest.
     """
@@ -100,11 +100,17 @@ def cases_of(
 
     if is_place(target):
         root = Location(target)
-        description = {"suite": root.name, "title": f"Degraded set {root.name}", "note": "", "methods": []}
+        description: dict[str, Any] = {
+            "suite": root.name,
+            "title": f"Degraded set {root.name}",
+            "note": "",
+            "methods": [],
+            "set": root.uri,
+        }
         return list_set(root, name=root.name, limit=limit), description
     suite = get_suite(target)
     methods = [*suite.methods, *(name for name in suite.if_available if unavailable(get_method(name)) is None)]
-    description = {"suite": suite.id, "title": suite.title, "note": suite.note, "methods": methods}
+    description = {"suite": suite.id, "title": suite.title, "note": suite.note, "methods": methods, "set": ""}
     return list_suite(target, data=data, seeds=seeds, limit=limit), description
 
 

@@ -20,7 +20,7 @@ from storage.benchmark_pictures import (
     encode_picture,
     pixels_sha256,
 )
-from storage.benchmark_sets import SCHEMA_VERSION, read_member, read_part, tar_bytes, write_part
+from storage.benchmark_sets import SCHEMA_VERSION, read_member, read_part, write_part, write_tar
 from storage.errors import StorageError
 from storage.locations import Location
 from tasks.benchmarking.cases import Pixels, draw_seed, folder_name
@@ -250,7 +250,9 @@ def _write(
     members: dict[str, bytes] = {}
     renamed = []
     for row in rows:
-        sample = f"{folder_name(row['recipe'])}/seed-{row['seed']}/{row['image_id']}".replace(".", "_")
+        # A member's key ends at its first dot; escaped as keys of datasets are, no two pictures share one.
+        sample = f"{folder_name(row['recipe'])}/seed-{row['seed']}/{row['image_id']}"
+        sample = sample.replace("%", "%25").replace(".", "%2E")
         new = dict(row)
         for kind in ("clean", "degraded", "mask"):
             path = row[f"{kind}_path"]
@@ -260,5 +262,5 @@ def _write(
         members[f"{sample}.json"] = json.dumps(new, sort_keys=True, ensure_ascii=False).encode()
         renamed.append(new)
     if members:
-        root.join(shard).write_bytes_atomic(tar_bytes(members))
+        write_tar(root.join(shard), members)
     return renamed

@@ -31,9 +31,13 @@ CROP_SIDE = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreOptions:
-    """What is measured, and on what. tile is the runner's; whole pictures are run, as published protocols do it."""
+    """What is measured, and on what. tile is the runner's; whole pictures are run, as published protocols do it.
+
+    kept: those of `methods` that nobody asked for now; what was measured of them is read, and nothing is computed.
+    """
 
     methods: tuple[str, ...]
+    kept: tuple[str, ...] = ()
     device: str = "auto"
     precision: str = "auto"
     tile: int = 512
@@ -50,10 +54,14 @@ class ScoreJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorePart:
-    """What a unit of work came to: metric rows, cells computed now, and (case, kind, text) of failures."""
+    """What a unit of work came to: metric rows, cells computed now, and (case, kind, text) of failures.
+
+    absent: the method of every cell that was only to be read and is not there.
+    """
 
     rows: tuple[dict[str, Any], ...]
     computed: int
+    absent: tuple[str, ...]
     failures: tuple[tuple[str, str, str], ...]
 
 
@@ -66,10 +74,11 @@ def score_jobs(cases: Sequence[CaseRef], *, options: ScoreOptions, destination: 
 
 
 def score_part(job: ScoreJob) -> ScorePart:
-    """Measure every method on every case of a unit; cells that exist are read."""
+    """Measure every method on every case of a unit; cells that exist are read, those of `kept` methods only read."""
     store = CellStore(Location(job.destination))
     rows: list[dict[str, Any]] = []
     failures: list[tuple[str, str, str]] = []
+    absent: list[str] = []
     computed = 0
     for ref in job.cases:
         case, failure = attempt(partial(load_case, ref), stage="load")
@@ -86,11 +95,14 @@ def score_part(job: ScoreJob) -> ScorePart:
                 failures.append((f"{ref.name} by {method_id}", *text))
                 continue
             row, new = done
-            rows.append(row)
             computed += new
+            if row is None:
+                absent.append(method_id)
+            else:
+                rows.append(row)
         if ref.example:
             _keep_reference_crop(ref, case, store=store)
-    return ScorePart(rows=tuple(rows), computed=computed, failures=tuple(failures))
+    return ScorePart(rows=tuple(rows), computed=computed, absent=tuple(absent), failures=tuple(failures))
 
 
 def fitting(case: Case, methods: Sequence[str]) -> list[str]:
@@ -105,6 +117,13 @@ def metric_names() -> list[str]:
     from models.benchmarking.scoring import METRICS
 
     return [metric.id for metric in METRICS]
+
+
+def metric_models() -> dict[str, str]:
+    """Return by metric the model that measures it, where tables name one."""
+    from models.benchmarking.scoring import models_named
+
+    return models_named()
 
 
 def checked_methods(methods: Sequence[str], cases: Sequence[CaseRef], *, kept: Sequence[str] = ()) -> tuple[str, ...]:
@@ -131,6 +150,13 @@ def checked_methods(methods: Sequence[str], cases: Sequence[CaseRef], *, kept: S
     return (*baselines, *sorted(others))
 
 
+def only_kept(methods: Sequence[str], *, asked: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `checked_methods` that are there since they were measured before, and for no other reason."""
+    from models.benchmarking.baselines import baseline_for
+
+    return tuple(name for name in methods if name not in {*asked, baseline_for(1), baseline_for(2)})
+
+
 def cell_key(case_sha256: str, *, protocol: Any, method_id: str, seed: int, chosen: Runner) -> str:
     """Return the hash of everything a cell's numbers depend on: pixels, protocol, method, weights, metrics, device."""
     from models.benchmarking.baselines import method_identity
@@ -152,14 +178,17 @@ def precision_of(method_id: str, chosen: Runner) -> str:
 
 def _cell(
     ref: CaseRef, case: Case, method_id: str, *, store: CellStore, options: ScoreOptions
-) -> tuple[dict[str, Any], int]:
-    """Return (metric row, 1 if it was computed now else 0)."""
+) -> tuple[dict[str, Any] | None, int]:
+    """Return (metric row, 1 if it was computed now else 0); no row where a `kept` method has no such cell."""
     from models.benchmarking.baselines import method_identity
 
     chosen = runner(options.device, options.precision, options.tile)
     key = cell_key(case.sha256, protocol=case.protocol, method_id=method_id, seed=ref.seed, chosen=chosen)
     cell, new = store.get(key), 0
-    if cell is None or (ref.example and store.crop(crop_name(ref, method_id)) is None):
+    if method_id in options.kept:
+        if cell is None:
+            return None, 0
+    elif cell is None or (ref.example and store.crop(crop_name(ref, method_id)) is None):
         cell, new = _measure(ref, case, method_id, key=key, store=store, chosen=chosen), 1
     where = {"suite": ref.suite, "dataset": ref.dataset, "level": ref.level, "seed": ref.seed, "image_id": ref.image_id}
     height, width = case.reference.shape[:2]

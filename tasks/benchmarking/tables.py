@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.benchmarking.baselines import ROUTED, baseline_for, method_title
-from models.benchmarking.cost import cost_of
+from models.benchmarking.cost import Cost, cost_of
 from models.benchmarking.published import published_for
 from models.benchmarking.scoring import METRICS
 from models.benchmarking.statistics import RouterPower, mean_of, router_power, summarize
+from models.registry import UnknownMethodError
 
 RANKED = "psnr_db"
 ALL = "all"
@@ -34,7 +35,7 @@ class BoardRow:
     """One line of the leaderboard. kind: measured, router or published; None = not measured or not applicable.
 
     psnr figures in dB; made_worse in [0, 1]; regret: dB below the oracle of the same cases; note: source or remark.
-    means: mean of every metric by id.
+    means: mean of every metric by id. missing: cases of the group without a result of this method.
     """
 
     suite: str
@@ -44,6 +45,7 @@ class BoardRow:
     method: str
     title: str
     n: int | None = None
+    missing: int = 0
     mean: float | None = None
     median: float | None = None
     worst_5_percent: float | None = None
@@ -72,7 +74,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """Everything about one suite or set. gains: PSNR minus that of the untouched input, by (dataset, level, method)."""
+    """Everything about one suite or set. gains: PSNR minus that of the untouched input, by (dataset, level, method).
+
+    models: by id of a metric, the model that measured it.
+    """
 
     suite: str
     title: str
@@ -80,6 +85,7 @@ class Board:
     rows: tuple[BoardRow, ...]
     timings: tuple[Timing, ...]
     gains: tuple[tuple[tuple[str, str, str], tuple[float, ...]], ...]
+    models: tuple[tuple[str, str], ...] = ()
 
     @property
     def groups(self) -> list[tuple[str, str]]:
@@ -115,6 +121,7 @@ def build_board(description: Row, metrics: Sequence[Row], timings: Sequence[Row]
         rows=tuple(rows),
         timings=_timings(suite, timings),
         gains=tuple(gains),
+        models=tuple(sorted(description.get("models", {}).items())),
     )
 
 
@@ -152,8 +159,10 @@ def _group_rows(
     choices = {name: values for name, values in scored.items() if name != ROUTED}
     routers = {name: values for name, values in scored.items() if name == ROUTED}
     power = router_power(choices, inputs=untouched, routers=routers) if len(scored) > 1 and choices else None
+    cases = len({key for values in scored.values() for key in values})
     board = [
-        _measured(name, values, rows, where=where, untouched=untouched, power=power) for name, values in scored.items()
+        _measured(name, values, rows, where=where, cases=cases, untouched=untouched, power=power)
+        for name, values in scored.items()
     ]
     board.sort(key=lambda row: -(row.mean or 0.0))
     board += _router_rows(power, where=where) if power is not None else []
@@ -166,6 +175,7 @@ def _measured(
     rows: Sequence[Row],
     *,
     where: Where,
+    cases: int,
     untouched: Mapping[CaseKey, float],
     power: RouterPower | None,
 ) -> BoardRow:
@@ -177,17 +187,22 @@ def _measured(
     for metric in METRICS:
         numbers = [float(row[metric.id]) for row in own if row.get(metric.id) is not None]
         means.append((metric.id, mean_of(numbers) if numbers else None))
-    cost = cost_of(name)
+    try:
+        title, cost, gone = method_title(name), cost_of(name), []
+    except UnknownMethodError:  # its measurements stay true
+        title, cost, gone = name, Cost(parameters=None, gmac_per_megapixel=None), ["not registered here"]
     protocols = sorted({str(row["protocol"]) for row in own})
-    precisions = sorted({str(row["precision"]) for row in own if row.get("precision")})
+    notes = [*gone, *([f"only {summary.n} of {cases} pictures"] if summary.n < cases else [])]
+    notes += sorted({str(row["precision"]) for row in own if row.get("precision")})
     return BoardRow(
         suite=where.suite,
         dataset=where.dataset,
         level=where.level,
         kind="measured",
         method=name,
-        title=method_title(name),
+        title=title,
         n=summary.n,
+        missing=cases - summary.n,
         mean=summary.mean,
         median=summary.median,
         worst_5_percent=summary.worst_5_percent,
@@ -197,7 +212,7 @@ def _measured(
         gmac_per_megapixel=cost.gmac_per_megapixel,
         parameters=cost.parameters,
         protocol="; ".join(protocols),
-        note=", ".join(precisions),
+        note=", ".join(notes),
     )
 
 

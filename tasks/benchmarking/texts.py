@@ -41,7 +41,9 @@ def percent(value: float | None) -> str:
 
 def columns(boards: Sequence[Board]) -> list[str]:
     """Return the headings of the full table; extra metrics that were measured get a column each."""
-    return [*(name for name, _ in _COLUMNS), *(metric.title for metric in _extra(boards))]
+    models = {name: model for board in boards for name, model in board.models}
+    extra = [f"{one.title} ({models[one.id]})" if one.id in models else one.title for one in _extra(boards)]
+    return [*(name for name, _ in _COLUMNS), *extra]
 
 
 def cells(row: BoardRow, boards: Sequence[Board]) -> list[str]:
@@ -99,13 +101,14 @@ def csv_text(boards: Sequence[Board]) -> str:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     metrics = [metric.id for metric in METRICS]
-    writer.writerow([*_PLAIN, *(f"mean_{name}" for name in metrics), *_PLAIN_END])
+    writer.writerow([*_PLAIN, *(f"mean_{name}" for name in metrics), *_PLAIN_END, "models"])
     for board in boards:
+        models = "; ".join(f"{name}: {model}" for name, model in board.models)
         for row in board.rows:
             values = [getattr(row, name) for name in _PLAIN]
             values += [row.metric(name) for name in metrics]
             values += [getattr(row, name) for name in _PLAIN_END]
-            writer.writerow(["" if value is None else value for value in values])
+            writer.writerow(["" if value is None else value for value in (*values, models)])
     return sink.getvalue()
 
 
@@ -127,6 +130,12 @@ def _latex_table(board: Board) -> str:
         lines.append(" & ".join([name, *(number(mean, 2).replace("–", "--") for mean in means)]) + r" \\")
     sources = sorted({row.note for row in board.rows if row.kind == "published"})
     caption = f"{board.title}. Mean PSNR in dB. Protocol: {' / '.join(protocols)}."
+    partial = [
+        f"{row.method} {row.n} of {(row.n or 0) + row.missing} ({group_title(row.dataset, row.level)})"
+        for row in board.rows
+        if row.missing
+    ]
+    caption += f" Over a part of the pictures only: {'; '.join(partial)}." if partial else ""
     published = rf" $^\dagger$ published: {escape_latex('; '.join(sources))}." if sources else ""
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape_latex(caption)}{published}}}", r"\end{table}"]
     return "\n".join(lines)

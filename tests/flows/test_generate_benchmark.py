@@ -23,7 +23,15 @@ from tasks.benchmarking.cases import cases_of, list_set, load_case
 from tasks.benchmarking.clean_pictures import list_clean, read_clean
 from tasks.benchmarking.generating import SetOptions, SetPart, checked_options, make_part, set_jobs
 from tasks.benchmarking.leaderboard import write_leaderboard
-from tasks.benchmarking.scoring import ScoreOptions, ScorePart, checked_methods, metric_names, score_jobs, score_part
+from tasks.benchmarking.scoring import (
+    ScoreOptions,
+    ScorePart,
+    checked_methods,
+    metric_names,
+    only_kept,
+    score_jobs,
+    score_part,
+)
 from tasks.benchmarking.whole_program import restore_routed
 from tasks.device import runner
 from tests.flows.conftest import smooth_picture, write_picture
@@ -57,7 +65,8 @@ def measure(target: Path | str, root: Path, *, methods: tuple[str, ...]) -> tupl
     cases, description = cases_of(str(target), data=str(DATA), seeds=(0,), limit=None)
     store = CellStore(Location(root).join(description["suite"]))
     chosen = checked_methods(methods, cases, kept=store.methods())
-    options = ScoreOptions(methods=chosen, device="cpu", precision="float32")
+    kept = only_kept(chosen, asked=methods)
+    options = ScoreOptions(methods=chosen, kept=kept, device="cpu", precision="float32")
     parts = [score_part(job) for job in score_jobs(cases, options=options, destination=store.root.uri)]
     rows = [row for part in parts for row in part.rows]
     store.write_tables(description={**description, "methods": list(chosen)}, metrics=rows, names=metric_names())
@@ -260,6 +269,14 @@ def test_wrong_usage_is_explained(
     assert result.exit_code == 2, result.output
     assert said in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_named_like_a_suite_does_not_hide_the_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sr").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LACUNA_DATA", raising=False)
+    result = RUNNER.invoke(app, ["benchmark", "run", "sr", "--destination", "."])
+    assert "LACUNA_DATA" in result.stderr  # asked of suites alone
 
 
 def test_without_data_the_option_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.line_chart import lines_svg
+from models.training import recipes
+from models.training.corruption import BlindJpeg
 from models.training.recipes import get_recipe
 from models.training.search import candidates, parse_grid
 from tests.flows.test_train import photographs, tiny_recipe  # noqa: F401 - fixtures
@@ -82,6 +87,28 @@ def test_a_search_ranks_its_candidates_and_goes_on(
     done = [path for path in logs if "batch=2" in str(path)]
     assert len(done) == 2
     assert all(path.stat().st_mtime_ns == logs[path] for path in done)
+
+
+def test_a_search_takes_nothing_from_another_one(
+    photographs: Path,  # noqa: F811
+    tiny_recipe: str,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (denoise,) = recipes.RECIPES
+    deblock = replace(denoise, id="deblock", corruption=BlindJpeg(), seed=1)
+    monkeypatch.setattr(recipes, "RECIPES", (denoise, deblock))
+
+    def run(recipe: str, data: Path) -> Result:
+        base = ["search", recipe, "--data", str(data), "--out", str(tmp_path / "search"), "--device", "cpu", "--json"]
+        return RUNNER.invoke(app, [*base, "--steps", "2", "--try", "schedule.peak_lr=0.001"])
+
+    losses = {name: json.loads(run(name, photographs).stdout)["rows"][0]["loss"] for name in ("denoise", "deblock")}
+    assert losses["denoise"] != losses["deblock"]
+    shutil.copytree(photographs, tmp_path / "others")
+    refused = run("denoise", tmp_path / "others")
+    assert refused.exit_code == 2, refused.output
+    assert "was trained with another --data" in " ".join(refused.stderr.split())
 
 
 def test_a_chart_names_every_line() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from models.benchmarking import code_identity
+from models import registry
+from models.benchmarking import baselines, code_identity, scoring
 from models.benchmarking.baselines import (
     BICUBIC,
     INPUT,
@@ -25,11 +28,13 @@ from models.benchmarking.cost import cost_of, counted_gmac
 from models.benchmarking.detection import check_detector
 from models.benchmarking.protocols import Protocol, check_size, default_protocol
 from models.benchmarking.published import PUBLISHED, published_for
-from models.benchmarking.scoring import METRICS, Result, metrics_identity, score
+from models.benchmarking.scoring import METRICS, Result, metrics_identity, models_named, score
 from models.benchmarking.statistics import mean_of, median_of, router_power, summarize, worst_mean
 from models.benchmarking.suites import SUITES, get_suite, suite_ids
 from models.degradations.recipes import get_recipe
-from models.registry import METHODS, UnknownMethodError
+from models.method import ArrayFiller
+from models.metrics.naturalness import niqe, own_niqe_model, write_niqe_model
+from models.registry import METHODS, UnknownMethodError, get_method, written_in
 from models.run import Runner, RunSettings
 
 DATA = Path(os.environ.get("LACUNA_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -116,20 +121,50 @@ def test_noise_of_sigma_25_is_20_17_db_unless_clipped() -> None:
 
 
 def test_metrics_without_their_models_are_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LACUNA_NIQE_MODEL", raising=False)
     monkeypatch.delenv("LACUNA_LPIPS_HEADS", raising=False)
     monkeypatch.delenv("LACUNA_BRISQUE_MODEL", raising=False)
     monkeypatch.delenv("LACUNA_BRISQUE_RANGE", raising=False)
     picture = np.random.default_rng(0).random((224, 224, 3), np.float32)
     numbers = score(_result(picture, picture))
-    assert (numbers["niqe"], numbers["lpips"], numbers["brisque"]) == (None, None, None)
+    assert (numbers["lpips"], numbers["brisque"]) == (None, None)
     assert (numbers["ms_ssim"], numbers["colour_shift"], numbers["detail"]) == (1.0, 0.0, 1.0)
     assert {name for name, *_ in metrics_identity()} == {metric.id for metric in METRICS}
+
+
+def test_niqe_is_measured_by_the_shipped_model_unless_another_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    picture = np.random.default_rng(0).random((224, 224, 3), np.float32)
+    other = own_niqe_model()
+    write_niqe_model(replace(other, mean=other.mean + 1), tmp_path / "other.npz", files=[], command="", data="")
+    found = []
+    for named in ("", str(tmp_path / "other.npz")):
+        monkeypatch.setenv("LACUNA_NIQE_MODEL", named)
+        for cached in (scoring._niqe_model, scoring._file_sha256):
+            cached.cache_clear()
+        (identity,) = (row for row in metrics_identity() if row[0] == "niqe")
+        found.append((score(_result(picture, picture))["niqe"], models_named()["niqe"], identity))
+    for cached in (scoring._niqe_model, scoring._file_sha256):
+        cached.cache_clear()
+    (first, second) = found
+    assert first[0] == niqe(picture, model=own_niqe_model())
+    assert first[1] == f"own model {own_niqe_model().sha256[:8]}"
+    assert second[1].startswith("another model ")
+    assert all(one != other for one, other in zip(first, second, strict=True))
 
 
 def test_shapes_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got shape .*expected that of its reference"):
         score(_result(np.zeros((20, 20), np.float32), np.zeros((20, 24), np.float32)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_result_that_is_not_finite_is_refused(value: float) -> None:
+    reference = np.full((20, 20), 0.5, np.float32)
+    restored = reference.copy()
+    restored[3, 4] = value
+    with pytest.raises(ValueError, match="restored: got NaN or infinity in 1 of 400 values"):
+        score(_result(restored, reference))
 
 
 def test_a_picture_too_small_is_refused() -> None:
@@ -228,6 +263,28 @@ def test_a_method_made_of_others_is_measured_anew_with_them(
     monkeypatch.setattr(Runner, "weights_sha256", lambda name: "0" * 64 if name == part else real(name))
     assert method_identity(made) != before
     method_identity.cache_clear()
+
+
+def test_a_method_made_of_another_files_class_is_measured_anew_when_its_own_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("mine")
+    module.__file__ = str(tmp_path / "mine.py")
+    card = replace(get_method("telea").card, id="mine")
+    monkeypatch.setitem(registry._METHODS_BY_ID, "mine", ArrayFiller(card, fill=lambda picture, hole: picture))
+    monkeypatch.setitem(registry._MODULES_BY_ID, "mine", module)
+    monkeypatch.setattr(baselines, "code_sha256", lambda path: path.read_bytes())
+    found = set()
+    for text in ("one", "another"):
+        (tmp_path / "mine.py").write_text(text)
+        method_identity.cache_clear()
+        found.add(method_identity("mine"))
+    method_identity.cache_clear()
+    assert len(found) == 2
+
+
+def test_every_method_has_a_file() -> None:
+    assert {written_in(method.card.id).parent.name for method in METHODS} == {"methods"}
 
 
 def test_code_identity_follows_imports() -> None:

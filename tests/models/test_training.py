@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,13 +11,14 @@ import pytest
 import torch
 
 from models.blocks import ResidualUNet
-from models.training.checkpoints import CHECKPOINT
+from models.training.checkpoints import CHECKPOINT, Origin, origin_of
 from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, LostPixels, MildBlur, Mixture
 from models.training.example_sheet import save_examples
 from models.training.export import export
 from models.training.loop import LoopSettings, Schedule, charbonnier, train
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import RECIPES, get_recipe
+from models.training.run import RunSettings, run_recipe
 from models.weights import WeightCard, WeightsError, load_card, load_weights, save_weights
 
 
@@ -216,6 +218,54 @@ def test_export_writes_verified_weights_with_a_card(tmp_path: Path) -> None:
     assert card.steps == 12
     assert card.parameters > 1_000_000
     assert (tmp_path / "denoise.safetensors").stat().st_size < 4 * 2**20
+
+
+def test_a_checkpoint_knows_its_recipe_and_its_photographs(tmp_path: Path) -> None:
+    denoise, deblock = (
+        replace(
+            get_recipe(name),
+            widths=(4, 8),
+            blocks=1,
+            patches=PatchSettings(side=16, batch=2),
+            schedule=Schedule(steps=2, warmup_steps=1),
+        )
+        for name in ("denoise", "deblock")
+    )
+    for name, count in (("own", 6), ("bsds500", 5)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            picture = np.random.default_rng(index).integers(0, 256, (40, 44, 3)).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{index}.png"), picture)
+    out = tmp_path / "run"
+    run_recipe(deblock, RunSettings(data=[tmp_path / "own"], out=out, device="cpu"))
+    with pytest.raises(ValueError, match=r"a training of 'deblock', expected one of 'denoise'; name another folder"):
+        run_recipe(denoise, RunSettings(data=[tmp_path / "own"], out=out, device="cpu"))
+    with pytest.raises(ValueError, match="a training of 'deblock', expected one of 'denoise'"):
+        export("denoise", checkpoint=out, folder=tmp_path)
+    run_recipe(deblock, RunSettings(data=[tmp_path / "bsds500"], out=out, device="cpu", steps=3))
+    origin = origin_of(out / CHECKPOINT, recipe="deblock")
+    assert origin == Origin(recipe="deblock", data=(("own", 6), ("bsds500", 5)))
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "licence"),
+    [
+        ([("bsds500", 400), ("photos_1024", 443)], "BSDS500 train and test splits", "(BSDS500)"),
+        ([("bsds500", 12)], "bsds500 (12 photographs", "are not known here"),
+        ([("photos_1024", 443)], "photos_1024 (443 photographs, mostly", "Apache-2.0"),
+        (None, "of an earlier version", "are not known here"),
+    ],
+)
+def test_a_card_claims_the_photographs_that_were_used(
+    tmp_path: Path, data: list[tuple[str, int]] | None, said: str, licence: str
+) -> None:
+    state = {"network": get_recipe("denoise").network().state_dict(), "step": 12}
+    known = {} if data is None else {"origin": {"recipe": "denoise", "data": data, "start_from": None}}
+    torch.save({**state, **known}, tmp_path / CHECKPOINT)
+    card = export("denoise", checkpoint=tmp_path, folder=tmp_path)
+    assert said in card.data[0]
+    assert len(card.data) == len(data or [0])
+    assert card.licence.endswith(licence)
 
 
 def test_an_altered_weight_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,10 +92,6 @@ def run(
         from models.benchmarking.suites import suite_ids
         from tasks.benchmarking.scoring import ScoreOptions
 
-    with friendly_errors():
-        from flows.commands import benchmarking
-        from tasks.benchmarking.scoring import ScoreOptions
-
         options = ScoreOptions(methods=_names(methods), device=device, precision=precision)
         folder = data or os.environ.get("LACUNA_DATA") or ""
         code = benchmarking.run(

@@ -13,7 +13,7 @@ from flows.deadline import Window
 from flows.placement import placement
 from models.types import from_json, to_json
 from storage.catalogue import ShardKey
-from storage.catalogue_state import name_of_another
+from storage.catalogue_state import output_of_another
 from storage.errors import OutputError
 from storage.outputs import check_writable
 from storage.run_records import record_settings
@@ -39,7 +39,7 @@ from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 _KEPT_BYTES = 1 << 30
 _check_writable = patiently(check_writable, name="try the destination")
 _record_settings = patiently(record_settings, name="record settings")
-_name_of_another = patiently(name_of_another, name="names of other collections")
+_output_of_another = patiently(output_of_another, name="outputs of others")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,15 +130,23 @@ def begin_work(run: ShardJob, work: Work) -> None:
 
 
 def _check_names(run: ShardJob, work: Work) -> None:
-    sources = {member.relative_path: member.source_uri for job in work.jobs for member in job.shard.members}
-    found = _name_of_another(run.catalogue_root, collection=run.collection, sources=sources)
-    if found is not None:
-        path, collection, uri = found
-        raise OutputError(
-            f"images/{path} in {run.destination} is the result of {uri}, collection {collection}; that of "
-            f"{sources[path]}, collection {run.collection}, would replace it. Choose another destination, or "
-            f"--collection {collection} if it is the same collection from another place."
-        )
+    """Raise OutputError where an output is of another source; a given name of the collection says that it has moved."""
+    paths = {member.relative_path for job in work.jobs for member in job.shard.members}
+    moved = run.options.collection is not None
+    found = _output_of_another(
+        run.catalogue_root, collection=run.collection, source=run.source, paths=paths, moved=moved
+    )
+    if found is None:
+        return
+    path, collection, uri = found
+    text = f"images/{path} in {run.destination} is the result of {uri}, collection {collection}"
+    if path in paths:
+        text += f"; that of {path} in {run.source}, collection {run.collection}, would replace it. Choose another "
+        text += f"destination, or --collection {collection} if it is the same collection from another place."
+    else:
+        text += f", which is not the one in {run.source}. Choose another destination, or --collection {collection} if "
+        text += "it is the same collection from another place, or --collection with a name of its own."
+    raise OutputError(text)
 
 
 def replace_rows(run: ShardJob, work: Work, *, job: ShardJob) -> None:

@@ -263,13 +263,15 @@ def test_gains_over_a_reference_that_came_later_are_stored(prefect_server: None,
 
 
 def test_two_sources_with_files_of_one_name_need_two_destinations(prefect_server: None, tmp_path: Path) -> None:
-    for name in ("one", "two"):
+    for name in ("one", "two", "elsewhere/one"):
         write_picture(tmp_path / name / "a.png", smooth_picture(len(name)), noise_sigma=25)
     out = tmp_path / "out"
     restore_archive(str(tmp_path / "one"), str(out), OPTIONS)
     made = (out / "images" / "a.png").read_bytes()
-    with pytest.raises(OutputError, match="Choose another destination, or --collection one"):
-        restore_archive(str(tmp_path / "two"), str(out), OPTIONS)
+    for other in ("two", "elsewhere/one"):
+        for incremental in (False, True):
+            with pytest.raises(OutputError, match="Choose another destination, or --collection one"):
+                restore_archive(str(tmp_path / other), str(out), replace(OPTIONS, incremental=incremental))
     assert (out / "images" / "a.png").read_bytes() == made
     (tmp_path / "one").rename(tmp_path / "moved")
     again = restore_archive(str(tmp_path / "moved"), str(out), replace(OPTIONS, collection="one"))

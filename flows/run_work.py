@@ -15,7 +15,8 @@ from models.types import from_json, to_json
 from storage.catalogue import ShardKey
 from storage.catalogue_state import output_of_another
 from storage.errors import OutputError
-from storage.outputs import check_writable
+from storage.locations import Location
+from storage.outputs import check_writable, foreign_output
 from storage.run_records import record_settings
 from storage.shards import Shard, cut_runs
 from storage.sources import SourceMember
@@ -39,6 +40,7 @@ from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 _KEPT_BYTES = 1 << 30
 _check_writable = patiently(check_writable, name="try the destination")
 _record_settings = patiently(record_settings, name="record settings")
+_foreign_output = patiently(foreign_output, name="files of others")
 _output_of_another = patiently(output_of_another, name="outputs of others")
 
 
@@ -116,6 +118,7 @@ def begin_work(run: ShardJob, work: Work) -> None:
     """
     _check_writable(run.destination)
     _check_names(run, work)
+    _check_foreign(run, work)
     settings = {
         "source": run.source,
         "destination": run.destination,
@@ -131,7 +134,7 @@ def begin_work(run: ShardJob, work: Work) -> None:
 
 def _check_names(run: ShardJob, work: Work) -> None:
     """Raise OutputError where an output is of another source; a given name of the collection says that it has moved."""
-    paths = {member.relative_path for job in work.jobs for member in job.shard.members}
+    paths = _paths(work)
     moved = run.options.collection is not None
     found = _output_of_another(
         run.catalogue_root, collection=run.collection, source=run.source, paths=paths, moved=moved
@@ -147,6 +150,20 @@ def _check_names(run: ShardJob, work: Work) -> None:
         text += f", which is not the one in {run.source}. Choose another destination, or --collection {collection} if "
         text += "it is the same collection from another place, or --collection with a name of its own."
     raise OutputError(text)
+
+
+def _check_foreign(run: ShardJob, work: Work) -> None:
+    """Raise OutputError where the first run into a destination would replace a file that lay there before."""
+    taken = _foreign_output(Location(run.destination), paths=_paths(work))
+    if taken is not None:
+        raise OutputError(
+            f"{taken} in {run.destination} would be replaced, and there is no catalogue that says it is a result of "
+            "Lacuna. Choose another destination, or move that file away."
+        )
+
+
+def _paths(work: Work) -> set[str]:
+    return {member.relative_path for job in work.jobs for member in job.shard.members}
 
 
 def replace_rows(run: ShardJob, work: Work, *, job: ShardJob) -> None:

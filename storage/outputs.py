@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ _BLOCK = 1 << 22
 PROBE = ".lacuna-"
 # A quota that is used up still takes an empty file.
 _PROBE_BYTES = 1 << 16
+_OF_MASKS = re.compile(r"(\.page\d+)?\.png$")
 
 
 def check_destination(source: str, destination: Location) -> None:
@@ -62,6 +65,21 @@ def check_writable(destination: str) -> None:
     probe = place.join(f"{PROBE}{os.getpid()}-{time.time_ns()}")
     probe.write_bytes_atomic(bytes(_PROBE_BYTES))
     probe.delete()
+
+
+def foreign_output(destination: Location, *, paths: Collection[str]) -> str | None:
+    """Return a file that lay below `destination` before any run and has the name of an output of `paths`, or of a mask.
+
+    paths: relative paths of source files. None: there is none. Every run leaves its settings in the catalogue before
+    its outputs, so those of a killed one are never foreign. Costs a listing of both folders before the first run.
+    """
+    catalogue = destination.join("catalogue")
+    if catalogue.exists():
+        return None
+    found = (f"images/{path}" for path in destination.join("images").list() if path in paths)
+    masks = (f"masks/{path}" for path in destination.join("masks").list() if _OF_MASKS.sub("", path) in paths)
+    taken = next(chain(found, masks), None)
+    return None if catalogue.exists() else taken  # another first run may have begun meanwhile
 
 
 def write_output(

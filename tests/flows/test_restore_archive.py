@@ -278,6 +278,33 @@ def test_two_sources_with_files_of_one_name_need_two_destinations(prefect_server
     assert (again.restored, check_outputs(Location(str(out))).damaged) == (1, ())
 
 
+@pytest.mark.parametrize("held", ["images/a.png", "masks/a.png.png", "masks/a.png.page2.png"])
+def test_a_file_of_somebody_else_is_never_replaced(prefect_server: None, tmp_path: Path, held: str) -> None:
+    write_picture(tmp_path / "archive" / "a.png", smooth_picture(1), noise_sigma=25)
+    foreign = tmp_path / "out" / held
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    (tmp_path / "out" / "images").mkdir(exist_ok=True)
+    (tmp_path / "out" / "images" / "other.png").write_text("in nobody's way")
+    with pytest.raises(OutputError, match=f"{held} in .* would be replaced"):
+        restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS)
+    assert foreign.read_text() == "mine"
+    foreign.unlink()
+    assert restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS).restored == 1
+
+
+def test_a_first_run_that_was_killed_after_its_outputs_goes_on(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "archive" / "a.png", smooth_picture(1), noise_sigma=25)
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.catalogue.commit_shard", None)
+        with pytest.raises(BrokenShardsError):
+            restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS)
+    assert (tmp_path / "out" / "images" / "a.png").exists()
+    assert restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS).restored == 1
+
+
 def test_a_shard_that_breaks_at_its_end_goes_on_there(
     prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,8 @@ from flows.bounded import submit_bounded
 from flows.deadline import Window
 from flows.placement import placement
 from models.types import from_json, to_json
-from storage.catalogue import ShardKey
-from storage.catalogue_state import output_of_another
+from storage.catalogue import ShardKey, committed_shards
+from storage.catalogue_state import SOURCE_MISSING, load_state, output_of_another
 from storage.errors import OutputError
 from storage.locations import Location
 from storage.outputs import check_writable, foreign_output
@@ -40,6 +40,8 @@ from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 _KEPT_BYTES = 1 << 30
 _check_writable = patiently(check_writable, name="try the destination")
 _record_settings = patiently(record_settings, name="record settings")
+_committed = patiently(committed_shards, name="committed")
+_state = patiently(load_state, name="state")
 _foreign_output = patiently(foreign_output, name="files of others")
 _output_of_another = patiently(output_of_another, name="outputs of others")
 
@@ -164,6 +166,21 @@ def _check_foreign(run: ShardJob, work: Work) -> None:
 
 def _paths(work: Work) -> set[str]:
     return {member.relative_path for job in work.jobs for member in job.shard.members}
+
+
+def note_gone(run: ShardJob, work: Work) -> None:
+    """Note in the current rows of runs with other settings which files a run over everything no longer found.
+
+    Rows of this run need none: the shards they are in are retired.
+    """
+    if all(run_id == run.run_id for run_id, _, _ in _committed(run.catalogue_root, collection=run.collection)):
+        return
+    state, listed = _state(run.catalogue_root, collection=run.collection), _paths(work)
+    changes: dict[ShardKey, tuple[set[str], dict[str, Any]]] = {}
+    for path, known in state.files.items():
+        if path not in listed and not known.missing and known.shard[0] != run.run_id:
+            changes.setdefault(known.shard, (set(), {}))[1][path] = {"source_state": SOURCE_MISSING}
+    _amend(run, changes)
 
 
 def replace_rows(run: ShardJob, work: Work, *, job: ShardJob) -> None:

@@ -99,8 +99,8 @@ def _report(run: ShardJob, work: Work, *, summary: RunSummary, done: int) -> str
         facts |= {name: getattr(summary, name) for name in ("new", "changed", "unchanged", "source_missing")}
     return render_run(
         destination=run.destination,
-        run_id=run.run_id,
-        collection=None if work.increment is None else run.collection,
+        collection=run.collection,
+        run_id=run.run_id if work.increment is None else None,
         previews=run.previews,
         summary=facts,
     )

@@ -20,6 +20,7 @@ import tasks.measure
 import tasks.restore
 import tasks.route
 import tasks.steps
+from flows.commands.restoring import mean_gain
 from flows.restore_archive import restore_archive
 from flows.run_summary import BrokenShardsError, RunSummary
 from storage.catalogue import query
@@ -276,6 +277,26 @@ def test_two_sources_with_files_of_one_name_need_two_destinations(prefect_server
     (tmp_path / "one").rename(tmp_path / "moved")
     again = restore_archive(str(tmp_path / "moved"), str(out), replace(OPTIONS, collection="one"))
     assert (again.restored, check_outputs(Location(str(out))).damaged) == (1, ())
+
+
+def test_one_source_under_two_names_is_reported_on_apart(prefect_server: None, tmp_path: Path) -> None:
+    source, out, clean = tmp_path / "archive", tmp_path / "out", tmp_path / "clean"
+    for name in ("first", "second"):
+        write_picture(clean / f"{name}.png", smooth_picture(1))
+    options = replace(OPTIONS, reference=str(clean))
+    write_picture(source / "first.png", smooth_picture(1), noise_sigma=40)
+    one = restore_archive(str(source), str(out), replace(options, collection="one"))
+    (source / "first.png").unlink()
+    write_picture(source / "second.png", smooth_picture(1), noise_sigma=20)
+    two = restore_archive(str(source), str(out), replace(options, collection="two"))
+    assert one.run_id == two.run_id
+    report = (out / "report" / "report.html").read_text()
+    assert "second.png" in report
+    assert "first.png" not in report
+    before = "SELECT value FROM metrics WHERE metric = 'psnr_db' AND stage = 'before' AND collection = 'two'"
+    gain = mean_gain(two)
+    assert gain is not None
+    assert [{"value": gain[0]}] == query(Location(str(out / "catalogue")), before).to_pylist()
 
 
 @pytest.mark.parametrize("held", ["images/a.png", "masks/a.png.png", "masks/a.png.page2.png"])

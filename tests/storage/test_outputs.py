@@ -370,3 +370,17 @@ def test_a_mask_of_a_long_name_has_a_shorter_one(tmp_path: Path, name: str) -> N
         Location(tmp_path).join(path).write_bytes_atomic(b"mask")
     assert mask_path("a/b.tif", page=None) == "masks/a/b.tif.png"
     assert mask_path("x" * 251, page=None) == f"masks/{'x' * 251}.png"
+
+
+def test_what_is_in_the_way_of_an_output_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"of a picture that was called so")
+    (tmp_path / "y.png").mkdir()
+    for path in ("x.png/in.png", "x.png/deeper/in.png"):
+        with pytest.raises(OutputError, match=r"/x.png is a file, where a folder is needed.* move it away"):
+            Location(tmp_path).join(path).write_bytes_atomic(b"")
+    with (
+        pytest.raises(OutputError, match=r"/y.png is a folder, where a file is needed.* move it away"),
+        Location(tmp_path).join("y.png").writing() as temporary,
+    ):
+        temporary.write_bytes(b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.png", "y.png"], "no temporary file is left"

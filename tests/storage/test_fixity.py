@@ -77,8 +77,9 @@ def test_the_last_run_says_what_an_output_should_be(tmp_path: Path) -> None:
 def test_of_two_sources_with_one_name_the_one_that_was_replaced_is_named(tmp_path: Path) -> None:
     output(tmp_path, "a.png", run_id="r1", collection="one", source="/one/a.png")
     output(tmp_path, "a.png", run_id="r2", collection="two", source="/two/a.png", hours=1)
-    found = [(damage.collection, damage.problem) for damage in check_outputs(str(tmp_path)).damaged]
-    assert found == [("one", "changed")]
+    report = check_outputs(str(tmp_path))
+    assert [(damage.collection, damage.problem) for damage in report.damaged] == [("one", "changed")]
+    assert (report.checked, report.intact) == (2, 1), "whichever row comes first"
     root = Location(tmp_path).join("catalogue")
     for moved in (False, True):
         one = {"collection": "one", "source": "/one", "moved": moved}

@@ -11,7 +11,7 @@ from flows.placement import placement
 from flows.run_identity import collection_name, run_identity
 from flows.run_options import check_methods
 from flows.run_summary import RunSummary
-from flows.run_work import Work
+from flows.run_work import Work, note_gone
 from models.types import to_json
 from storage.catalogue import committed_shards, retire_shards
 from storage.locations import Location
@@ -59,7 +59,7 @@ def prepare_run(source: str, destination: str, *, options: RestoreOptions) -> Sh
 
 
 def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: datetime, done: int) -> str | None:
-    """Retire the rows of shards that the source no longer has, write the report and record what became of the run.
+    """Retire or note the rows of what the source no longer has, write the report and record what became of the run.
 
     done: how many shards are through. Returns the report's URI if there is one.
     """
@@ -67,6 +67,7 @@ def finish_run(run: ShardJob, work: Work, *, summary: RunSummary, started_at: da
     if whole:
         keep = {job.shard.shard_id for job in work.jobs}
         _retire(run.catalogue_root, run_id=run.run_id, collection=run.collection, keep=keep)
+        note_gone(run, work)
     report = _report(run, work, summary=summary, done=done)
     outcome = {name: value for name, value in to_json(summary).items() if name not in ("failures", "broken_shards")}
     outcome |= {"started_at": _iso(started_at), "finished_at": _iso(datetime.now(UTC)), "report_uri": report}
@@ -98,8 +99,8 @@ def _report(run: ShardJob, work: Work, *, summary: RunSummary, done: int) -> str
         facts |= {name: getattr(summary, name) for name in ("new", "changed", "unchanged", "source_missing")}
     return render_run(
         destination=run.destination,
-        run_id=run.run_id,
-        collection=None if work.increment is None else run.collection,
+        collection=run.collection,
+        run_id=run.run_id if work.increment is None else None,
         previews=run.previews,
         summary=facts,
     )

@@ -12,10 +12,11 @@ from flows.bounded import submit_bounded
 from flows.deadline import Window
 from flows.placement import placement
 from models.types import from_json, to_json
-from storage.catalogue import ShardKey
-from storage.catalogue_state import name_of_another
+from storage.catalogue import ShardKey, committed_shards
+from storage.catalogue_state import SOURCE_MISSING, load_state, output_of_another
 from storage.errors import OutputError
-from storage.outputs import check_writable
+from storage.locations import Location
+from storage.outputs import check_writable, foreign_output
 from storage.run_records import record_settings
 from storage.shards import Shard, cut_runs
 from storage.sources import SourceMember
@@ -39,7 +40,10 @@ from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 _KEPT_BYTES = 1 << 30
 _check_writable = patiently(check_writable, name="try the destination")
 _record_settings = patiently(record_settings, name="record settings")
-_name_of_another = patiently(name_of_another, name="names of other collections")
+_committed = patiently(committed_shards, name="committed")
+_state = patiently(load_state, name="state")
+_foreign_output = patiently(foreign_output, name="files of others")
+_output_of_another = patiently(output_of_another, name="outputs of others")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,6 +120,7 @@ def begin_work(run: ShardJob, work: Work) -> None:
     """
     _check_writable(run.destination)
     _check_names(run, work)
+    _check_foreign(run, work)
     settings = {
         "source": run.source,
         "destination": run.destination,
@@ -130,15 +135,52 @@ def begin_work(run: ShardJob, work: Work) -> None:
 
 
 def _check_names(run: ShardJob, work: Work) -> None:
-    sources = {member.relative_path: member.source_uri for job in work.jobs for member in job.shard.members}
-    found = _name_of_another(run.catalogue_root, collection=run.collection, sources=sources)
-    if found is not None:
-        path, collection, uri = found
+    """Raise OutputError where an output is of another source; a given name of the collection says that it has moved."""
+    paths = _paths(work)
+    moved = run.options.collection is not None
+    found = _output_of_another(
+        run.catalogue_root, collection=run.collection, source=run.source, paths=paths, moved=moved
+    )
+    if found is None:
+        return
+    path, collection, uri = found
+    text = f"images/{path} in {run.destination} is the result of {uri}, collection {collection}"
+    if path in paths:
+        text += f"; that of {path} in {run.source}, collection {run.collection}, would replace it. Choose another "
+        text += f"destination, or --collection {collection} if it is the same collection from another place."
+    else:
+        text += f", which is not the one in {run.source}. Choose another destination, or --collection {collection} if "
+        text += "it is the same collection from another place, or --collection with a name of its own."
+    raise OutputError(text)
+
+
+def _check_foreign(run: ShardJob, work: Work) -> None:
+    """Raise OutputError where the first run into a destination would replace a file that lay there before."""
+    taken = _foreign_output(Location(run.destination), paths=_paths(work))
+    if taken is not None:
         raise OutputError(
-            f"images/{path} in {run.destination} is the result of {uri}, collection {collection}; that of "
-            f"{sources[path]}, collection {run.collection}, would replace it. Choose another destination, or "
-            f"--collection {collection} if it is the same collection from another place."
+            f"{taken} in {run.destination} would be replaced, and there is no catalogue that says it is a result of "
+            "Lacuna. Choose another destination, or move that file away."
         )
+
+
+def _paths(work: Work) -> set[str]:
+    return {member.relative_path for job in work.jobs for member in job.shard.members}
+
+
+def note_gone(run: ShardJob, work: Work) -> None:
+    """Note in the current rows of runs with other settings which files a run over everything no longer found.
+
+    Rows of this run need none: the shards they are in are retired.
+    """
+    if all(run_id == run.run_id for run_id, _, _ in _committed(run.catalogue_root, collection=run.collection)):
+        return
+    state, listed = _state(run.catalogue_root, collection=run.collection), _paths(work)
+    changes: dict[ShardKey, tuple[set[str], dict[str, Any]]] = {}
+    for path, known in state.files.items():
+        if path not in listed and not known.missing and known.shard[0] != run.run_id:
+            changes.setdefault(known.shard, (set(), {}))[1][path] = {"source_state": SOURCE_MISSING}
+    _amend(run, changes)
 
 
 def replace_rows(run: ShardJob, work: Work, *, job: ShardJob) -> None:

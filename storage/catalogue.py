@@ -8,6 +8,7 @@ superseded/. `storage.catalogue_state` says what is current in it and amends it.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import io
 import math
 import re
@@ -42,8 +43,12 @@ _FILE = re.compile(r"run_id=([^/]+)/collection=([^/]+)/([^/]+)-([0-9a-f]{1,16})\
 
 
 def partition_value(text: str) -> str:
-    """Return `text` as a valid run id or collection: letters, digits, dot, dash and underscore."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128] or "unnamed"
+    """Return `text` as a valid run id or collection: ASCII letters, digits, dot, dash and underscore.
+
+    Of a text without any of these letters and digits a hash remains, so that two of them stay apart.
+    """
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128]
+    return kept or f"unnamed-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
 def commit_shard(

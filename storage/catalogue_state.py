@@ -41,9 +41,13 @@ SELECT run_id, shard_id, relative_path, max(finished_at) AS finished_at, any_val
 FROM images WHERE collection = $collection GROUP BY run_id, shard_id, relative_path
 """
 
-_OF_OTHERS = """
-SELECT DISTINCT relative_path, collection, source_uri FROM images
-WHERE collection <> $collection AND output_sha256 IS NOT NULL ORDER BY ALL
+# Of several rows of one file the last one says what its output was made from.
+_OUTPUTS = """
+SELECT relative_path, collection, source_uri, source_state FROM images WHERE output_sha256 IS NOT NULL
+QUALIFY row_number() OVER (
+    PARTITION BY collection, relative_path ORDER BY finished_at DESC NULLS LAST, run_id DESC
+) = 1
+ORDER BY ALL
 """
 
 
@@ -103,21 +107,33 @@ def load_state(root: Location, *, collection: str) -> CatalogueState:
     return state
 
 
-def name_of_another(root: Location, *, collection: str, sources: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """Return (path, collection, source URI) of an output of another collection that one of `sources` would replace.
+def output_of_another(
+    root: Location, *, collection: str, source: str, paths: Collection[str], moved: bool
+) -> tuple[str, str, str] | None:
+    """Return (path, collection, source URI) of an output of another source that is in the way of a run; None without.
 
-    sources: URI by relative path. One source under two names of collections replaces its own. None: there is none.
+    source: URI of the run's. paths: what it restores, relative paths. Of another collection only those outputs are in
+    the way; one source under two names of collections replaces its own. Of `collection` itself all are whose files are
+    not known to be gone, since it is the listing of one source; none if it may have `moved`.
     """
-    if all(name == collection for _, name, _ in committed_shards(root)):
+    names = {name for _, name, _ in committed_shards(root)}
+    if not (names - {collection} if moved else names):
         return None
     with connect(root, tables=("images",)) as connection:
-        rows = connection.sql(_OF_OTHERS, params={"collection": collection}).to_arrow_table()
+        rows = connection.sql(_OUTPUTS).to_arrow_table()
+    beside = None
     for batch in rows.to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
-            path, uri = row["relative_path"], row["source_uri"]
-            if path in sources and sources[path] != uri:
-                return path, row["collection"], uri
-    return None
+            path, name, uri = row["relative_path"], row["collection"], row["source_uri"]
+            # A tar may call its members ./name, which their addresses keep.
+            same = uri in (f"{source}/{path}", f"{source}!/{path}", f"{source}!/./{path}")
+            if same or (name == collection and moved):
+                continue
+            if path in paths:
+                return path, name, uri
+            if name == collection and row["source_state"] != SOURCE_MISSING:
+                beside = beside or (path, name, uri)
+    return beside
 
 
 def _take(state: CatalogueState, path: str, known: KnownFile) -> None:

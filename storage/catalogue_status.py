@@ -21,8 +21,10 @@ QUALIFY row_number() OVER (
 ) = 1
 """
 _STATUSES = "SELECT collection, status, count(*) AS images FROM current_images GROUP BY ALL ORDER BY ALL"
+# Of what is gone from its source nothing can be tried again.
 _FAILURES = (
     "SELECT collection, error_kind, count(*) AS images FROM current_images WHERE status IN ('failed', 'quarantined') "
+    f"AND source_state IS DISTINCT FROM '{SOURCE_MISSING}' "
     "GROUP BY ALL ORDER BY images DESC, error_kind"
 )
 _MISSING = (
@@ -48,7 +50,8 @@ class RunStatus:
 class CollectionStatus:
     """Current images of a collection by status, its failures by kind, its runs, the last one last.
 
-    source_missing: images whose source file was gone at the last incremental run. last_run: what the last run recorded
+    failures_by_kind: of images whose source file is there to be tried again. source_missing: images whose source file
+    was gone at the last run that looked. last_run: what the last run recorded
     about itself; None when none came to its end.
     """
 

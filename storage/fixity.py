@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from storage.catalogue import connect
 from storage.errors import StorageError
 from storage.locations import Location
-from storage.outputs import verify_output
+from storage.outputs import mask_path, verify_output
 
 _AT_ONCE = 8
 _GROUP = 256
@@ -26,7 +26,7 @@ QUALIFY row_number() OVER (
     PARTITION BY source_uri, relative_path, page_index ORDER BY finished_at DESC NULLS LAST, run_id DESC
 ) = 1
     AND output_sha256 IS NOT NULL
-ORDER BY relative_path, page_index, finished_at NULLS FIRST
+ORDER BY relative_path, collection, page_index, finished_at DESC NULLS LAST
 """
 
 
@@ -97,12 +97,12 @@ def _expected(root: Location) -> Iterator[_Expected]:
     for row in rows:
         origin = {"collection": row["collection"], "relative_path": row["relative_path"]}
         path = f"images/{row['relative_path']}"
-        if path not in seen:
+        if (row["collection"], path) not in seen:
             yield _Expected(path=path, sha256=row["output_sha256"], **origin)
-        seen.add(path)
+        seen.add((row["collection"], path))
         if row["has_mask"]:
-            page = f".page{row['page_index']}" if (row["page_count"] or 1) > 1 else ""
-            yield _Expected(path=f"masks/{row['relative_path']}{page}.png", sha256=None, **origin)
+            page = row["page_index"] if (row["page_count"] or 1) > 1 else None
+            yield _Expected(path=mask_path(row["relative_path"], page=page), sha256=None, **origin)
 
 
 def _check(root: Location, expected: _Expected, listed: set[str]) -> Damage | None:

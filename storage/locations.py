@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -322,14 +322,33 @@ class Location:
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
-        """Yield a name beside this file to write to, which is gone afterwards; NoRoomError when the disk is full."""
+        """Yield a name beside this file to write to, which is gone afterwards.
+
+        Raises NoRoomError when the disk is full, OutputError where a file is in the way of a folder or the reverse.
+        """
+        temporary = self.local_path.parent / f".{secrets.token_hex(8)}.part"
         with room_at(self.local_path):
-            self.local_path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.local_path.parent / f".{secrets.token_hex(8)}.part"
             try:
+                self.local_path.parent.mkdir(parents=True, exist_ok=True)
                 yield temporary
+            except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+                blocked = self._in_the_way()
+                if blocked is None:
+                    raise
+                raise blocked from error
             finally:
-                temporary.unlink(missing_ok=True)
+                with suppress(NotADirectoryError):
+                    temporary.unlink(missing_ok=True)
+
+    def _in_the_way(self) -> OutputError | None:
+        files = [place for place in self.local_path.parents if os.path.lexists(place) and not place.is_dir()]
+        if files:
+            said = f"{files[0]} is a file, where a folder is needed to write {self}"
+        elif self.local_path.is_dir():
+            said = f"{self.local_path} is a folder, where a file is needed"
+        else:
+            return None
+        return OutputError(f"{said}; move it away and try again, or choose another destination.")
 
 
 def _write_synced(path: Path, data: bytes) -> None:

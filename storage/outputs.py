@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ _BLOCK = 1 << 22
 PROBE = ".lacuna-"
 # A quota that is used up still takes an empty file.
 _PROBE_BYTES = 1 << 16
+# The longest name of a file on any common file system.
+_NAME_BYTES = 255
+_OF_MASKS = re.compile(r"(\.page\d+)?\.png$")
 
 
 def check_destination(source: str, destination: Location) -> None:
@@ -62,6 +67,21 @@ def check_writable(destination: str) -> None:
     probe = place.join(f"{PROBE}{os.getpid()}-{time.time_ns()}")
     probe.write_bytes_atomic(bytes(_PROBE_BYTES))
     probe.delete()
+
+
+def foreign_output(destination: Location, *, paths: Collection[str]) -> str | None:
+    """Return a file that lay below `destination` before any run and has the name of an output of `paths`, or of a mask.
+
+    paths: relative paths of source files. None: there is none. Every run leaves its settings in the catalogue before
+    its outputs, so those of a killed one are never foreign. Costs a listing of both folders before the first run.
+    """
+    catalogue = destination.join("catalogue")
+    if catalogue.exists():
+        return None
+    found = (f"images/{path}" for path in destination.join("images").list() if path in paths)
+    masks = (f"masks/{path}" for path in destination.join("masks").list() if _OF_MASKS.sub("", path) in paths)
+    taken = next(chain(found, masks), None)
+    return None if catalogue.exists() else taken  # another first run may have begun meanwhile
 
 
 def write_output(
@@ -121,17 +141,33 @@ def copy_untouched(record: ImageRecord, *, source: bytes | Path, destination: Lo
 
 
 def write_mask(mask: npt.NDArray[Any], *, record: ImageRecord, destination: Location) -> tuple[str, str]:
-    """Write a damage mask (H, W), bool or {0, 1} or {0, 255}, as masks/<relative path>.png (255 = damaged).
+    """Write a damage mask (H, W), bool or {0, 1} or {0, 255}, at its `mask_path` (255 = damaged).
 
-    Pages of a multi-page file add their number. Returns (uri, sha256).
+    Returns (uri, sha256). Raises OutputError for another shape than the picture's.
     """
     if mask.shape != (record.height, record.width):
         raise OutputError(f"The mask has shape {mask.shape}; expected {(record.height, record.width)} as the picture.")
-    suffix = f".page{record.page_index}.png" if record.page_count > 1 else ".png"
-    target = destination.join("masks", record.relative_path + suffix)
+    target = destination.join(
+        mask_path(record.relative_path, page=record.page_index if record.page_count > 1 else None)
+    )
     data = grey_png(np.where(np.asarray(mask) > 0, np.uint8(255), np.uint8(0)))
     target.write_bytes_atomic(data)
     return target.uri, hashlib.sha256(data).hexdigest()
+
+
+def mask_path(relative_path: str, *, page: int | None) -> str:
+    """Return where the mask of a picture lies below the destination: masks/<relative path>.png.
+
+    page: of a file with several, whose masks add its number. A name that would be too long for a file system ends in a
+    hash instead.
+    """
+    suffix = ".png" if page is None else f".page{page}.png"
+    folder, slash, name = relative_path.rpartition("/")
+    if len(name.encode()) + len(suffix) > _NAME_BYTES:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        begin = name.encode()[: _NAME_BYTES - len(suffix) - len(digest) - 1]
+        name = f"{begin.decode(errors='ignore')}-{digest}"
+    return f"masks/{folder}{slash}{name}{suffix}"
 
 
 def verify_output(uri: str, sha256: str) -> bool:

@@ -33,7 +33,8 @@ class Comparison:
     """A listing beside the catalogue's state, before anything was read.
 
     new: without a row. changed: surely not what was restored. unsure: only their bytes can tell. same: how many are
-    surely unchanged. notes: columns to change in rows that stay, by relative path.
+    surely unchanged. gone: known files that the listing does not have. missing: those that were there until now. notes:
+    columns to change in rows that stay, by relative path.
     """
 
     state: CatalogueState
@@ -41,6 +42,7 @@ class Comparison:
     changed: list[SourceMember] = field(default_factory=list)
     unsure: list[SourceMember] = field(default_factory=list)
     same: int = 0
+    gone: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
     notes: Notes = field(default_factory=dict)
 
@@ -56,8 +58,8 @@ class Increment:
 
     shards: the pictures to be restored. notes: columns to change in rows that stay, by shard and relative path. stale:
     rows to be taken out since newer ones are committed already. replaced: the shard of the row that each picture to be
-    restored has now. missing: sources newly found to be gone. unsuccessful: unchanged pictures that failed earlier.
-    unread: pictures of which the listing could not tell, and whose bytes have not been compared.
+    restored has now. missing: sources newly found to be gone. unsuccessful: unchanged pictures that failed earlier
+    and are still there. unread: pictures of which the listing could not tell, and whose bytes have not been compared.
     """
 
     shards: list[Shard]
@@ -99,8 +101,9 @@ def compare_listing(members: Iterable[SourceMember], state: CatalogueState, *, o
             compared.changed.append(member)
         else:
             compared.unsure.append(member)
+    compared.gone = state.files.keys() - listed
     for path, known in state.files.items():
-        if path not in listed and not known.missing:
+        if path in compared.gone and not known.missing:
             compared.missing.append(path)
             compared.notes[path] = {"source_state": SOURCE_MISSING}
     return compared
@@ -109,15 +112,15 @@ def compare_listing(members: Iterable[SourceMember], state: CatalogueState, *, o
 def first_increment(compared: Comparison, hashed: Hashed, *, options: RestoreOptions) -> Increment:
     """Return what the listing alone shows is to be done; `hashed` holds every member of `compared.certain`."""
     found = _to_restore(compared.certain, compared.state, hashed, options=options)
-    files = compared.state.files
+    # Of what is gone nothing can be tried again.
+    settled = compared.gone | {member.relative_path for member in compared.changed}
     return replace(
         found,
         new=len(compared.new),
         changed=len(compared.changed),
         unchanged=compared.same,
         missing=len(compared.missing),
-        unsuccessful=sum(known.unsuccessful for known in files.values())
-        - sum(files[member.relative_path].unsuccessful for member in compared.changed),
+        unsuccessful=sum(known.unsuccessful for path, known in compared.state.files.items() if path not in settled),
         unread=len(compared.unsure),
         notes=_by_shard(compared.notes, compared.state),
         stale=compared.state.stale,

@@ -24,15 +24,15 @@ _PUT_AT_ONCE = 8
 
 
 def write_report(
-    *, destination: str, run_id: str, previews: str, summary: Mapping[str, Any], collection: str | None = None
+    *, destination: str, collection: str, run_id: str | None, previews: str, summary: Mapping[str, Any]
 ) -> str:
-    """Write the report of one run and return its URI; the files of a remote one are made here and put there.
+    """Write the report on a collection and return its URI; the files of a remote one are made here and put there.
 
-    collection: report on all its current pictures, whichever run restored them.
+    run_id: only on what this run restored. None: on all current pictures, whichever run restored them.
     """
     target = Location(destination).join(REPORT_PATH)
-    column, value = ("run_id", run_id) if collection is None else ("collection", collection)
-    chosen = f"WHERE {column} = '" + value.replace("'", "''") + "'"
+    wanted = {"collection": collection} | ({} if run_id is None else {"run_id": run_id})
+    chosen = "WHERE " + " AND ".join(f"{name} = '" + value.replace("'", "''") + "'" for name, value in wanted.items())
     if target.is_local:
         _render(destination, target.local_path, chosen=chosen, previews=Path(previews), summary=summary)
         return target.uri
@@ -65,10 +65,8 @@ def _render(
     cache_policy=NO_CACHE,
     **NETWORK_FAULTS,
 )
-def render_run(
-    *, destination: str, run_id: str, previews: str, summary: dict[str, Any], collection: str | None = None
-) -> str:
+def render_run(*, destination: str, collection: str, run_id: str | None, previews: str, summary: dict[str, Any]) -> str:
     """Task over `write_report`."""
     return write_report(
-        destination=destination, run_id=run_id, previews=previews, summary=summary, collection=collection
+        destination=destination, collection=collection, run_id=run_id, previews=previews, summary=summary
     )

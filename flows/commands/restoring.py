@@ -78,13 +78,13 @@ def exit_code(summary: RunSummary) -> int:
 
 def mean_gain(summary: RunSummary) -> tuple[float, float] | None:
     """Return the mean PSNR in dB of the damaged pictures against the reference, (before, after); None without any."""
-    run_id = summary.run_id.replace("'", "''")
+    run_id, collection = (value.replace("'", "''") for value in (summary.run_id, summary.collection))
     rows = query(
         Location(summary.catalogue_uri),
         "SELECT avg(b.value) AS before, avg(a.value) AS after FROM metrics b JOIN metrics a "
         "USING (run_id, collection, relative_path, image_id, metric) "
         "WHERE metric = 'psnr_db' AND b.stage = 'before' AND a.stage = 'after' "
-        f"AND b.value < {_AS_GOOD_AS_CLEAN_DB} AND run_id = '{run_id}'",
+        f"AND b.value < {_AS_GOOD_AS_CLEAN_DB} AND run_id = '{run_id}' AND collection = '{collection}'",
     ).to_pylist()
     before, after = rows[0]["before"], rows[0]["after"]
     return None if before is None else (float(before), float(after))

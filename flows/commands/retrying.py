@@ -1,4 +1,4 @@
-"""`lacuna retry`: once more what failed or was quarantined, with the source and settings of the last run."""
+"""`lacuna retry`: once more what failed or was quarantined, with the settings of the last run, from its source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.engine import start_engine
 from flows.run_summary import BrokenShardsError, RunSummary
 from models.types import from_json, to_json
 from storage.catalogue_status import CollectionStatus, collection_statuses
-from storage.errors import CatalogueError
+from storage.errors import CatalogueError, IngestError
 from storage.fixity import check_outputs
 from storage.locations import Location
 from storage.run_records import recorded_runs
@@ -28,6 +28,7 @@ def run(
     kinds: tuple[str, ...],
     damaged: bool,
     collection: str | None,
+    source: str | None,
     device: str | None,
     until: str | None,
     as_json: bool,
@@ -35,8 +36,9 @@ def run(
 ) -> int:
     """Retry every collection (or one), print what became of it, and return the exit code.
 
-    damaged: what the check of fixity finds, instead of what failed. Raises CatalogueError without a catalogue or the
-    settings of a run, ValueError for an unknown collection or kind.
+    damaged: what the check of fixity finds, instead of what failed. source: where the one collection is now, if not
+    where its last run found it. Raises CatalogueError without a catalogue or the settings of a run, ValueError for an
+    unknown collection or kind, or a source of several collections, IngestError for a source that is not there.
     """
     from flows.commands.restoring import print_summary
     from flows.deadline import parse_stop
@@ -45,6 +47,9 @@ def run(
         until = parse_stop(until).isoformat()
     found = collection_statuses(destination)
     asked = _asked(found, collection=collection)
+    if source is not None and len(asked) > 1:
+        names = ", ".join(item.collection for item in asked)
+        raise ValueError(f"--source: got {source} for {len(asked)} collections; choose one of {names} by --collection")
     wanted = _damaged(destination, asked) if damaged else _failed(asked, kinds=kinds)
     settings = {item.collection: _settings(destination, item) for item in asked if item.collection in wanted}
     if not verbose:
@@ -57,7 +62,7 @@ def run(
         options = replace(options, collection=name, stop_at=until, device=device or options.device)
         options = replace(options, only=wanted[name]) if damaged else replace(options, retry=wanted[name])
         with nullcontext() if as_json else Console(stderr=True).status(f"Retrying {name}…"):
-            summaries.append(_retried(str(given["source"]), destination, options))
+            summaries.append(_retried(source or str(given["source"]), destination, options))
     if as_json:
         print_json([to_json(summary) for summary in summaries])
     elif not summaries:
@@ -76,6 +81,11 @@ def _retried(source: str, destination: str, options: RestoreOptions) -> RunSumma
         return restore_archive(source, destination, options)
     except BrokenShardsError as error:
         return error.summary
+    except IngestError as error:
+        if error.kind != "missing":
+            raise
+        text = f"{error.text} If {options.collection} has moved, say where it is now: --source PLACE."
+        raise IngestError(error.kind, text) from error
 
 
 def _exit_code(summaries: list[RunSummary]) -> int:

@@ -72,6 +72,10 @@ def retry(
         bool, typer.Option("--damaged", help="Instead, what `lacuna verify` finds missing or changed.")
     ] = False,
     collection: Annotated[str | None, typer.Option(help="Only this collection; all of them if not given.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="Where the source is now, if it has moved since the last run."),
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="Instead of that of the last run.")] = None,
     until: UntilOption = None,
     as_json: JsonOption = False,
@@ -86,6 +90,7 @@ def retry(
             kinds=tuple(error_kind or ()),
             damaged=damaged,
             collection=collection,
+            source=source,
             device=device,
             until=until,
             as_json=as_json,

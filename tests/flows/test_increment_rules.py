@@ -115,6 +115,14 @@ def test_what_failed_is_taken_up_once_it_changes(
     assert found.unsuccessful == (0 if taken or not known.unsuccessful else 1)
 
 
+def test_what_failed_and_is_gone_is_not_to_be_tried_again() -> None:
+    known = {"x.png": KNOWN, "y.png": BROKEN, "z.png": replace(BROKEN, source_state="source_missing")}
+    assert decided(member(), known=known)[1].unsuccessful == 0
+    back = [member(path, etag="e2") for path in ("y.png", "z.png")]
+    assert decided(member(), *back, known=known)[1].unsuccessful == 2
+    assert decided(member(), *back, known=known, hashed={"z.png": (B, None)})[1].unsuccessful == 1
+
+
 def test_shards_are_named_by_their_content() -> None:
     members = [member(f"n{index}.png") for index in range(5)]
     hashes = {f"n{index}.png": (f"{index}" * 64, None) for index in range(5)}

@@ -23,6 +23,7 @@ import tasks.restore
 from flows.restore_archive import restore_archive
 from flows.run_summary import RunSummary
 from storage.catalogue import query
+from storage.catalogue_status import collection_statuses
 from storage.locations import Location
 from tasks.jobs import RestoreOptions
 from tests.flows.conftest import smooth_picture, write_picture
@@ -304,3 +305,16 @@ def test_a_whole_run_with_other_settings_leaves_one_row_to_the_next_increment(
     assert (summary.images, summary.unchanged) == (0, 3)
     assert len(rows(out)) == 3
     assert restore_archive(str(source), str(out), OPTIONS).nothing_to_do is not None
+
+
+def test_a_whole_run_notes_what_is_gone_in_rows_of_other_settings(prefect_server: None, tmp_path: Path) -> None:
+    source, out = tmp_path / "archive", tmp_path / "out"
+    fill(source, range(3))
+    for seed in (0, 1):
+        restore_archive(str(source), str(out), replace(OPTIONS, incremental=False, seed=seed))
+    (source / "02.png").unlink()
+    restore_archive(str(source), str(out), replace(OPTIONS, incremental=False, seed=1))
+    (found,) = collection_statuses(str(out))
+    assert (found.images, found.source_missing) == (3, 1)
+    noted = "SELECT relative_path FROM images WHERE source_state = 'source_missing'"
+    assert rows(out, noted) == [{"relative_path": "02.png"}]

@@ -20,6 +20,7 @@ import tasks.measure
 import tasks.restore
 import tasks.route
 import tasks.steps
+from flows.commands.restoring import mean_gain
 from flows.restore_archive import restore_archive
 from flows.run_summary import BrokenShardsError, RunSummary
 from storage.catalogue import query
@@ -263,17 +264,66 @@ def test_gains_over_a_reference_that_came_later_are_stored(prefect_server: None,
 
 
 def test_two_sources_with_files_of_one_name_need_two_destinations(prefect_server: None, tmp_path: Path) -> None:
-    for name in ("one", "two"):
+    for name in ("one", "two", "elsewhere/one"):
         write_picture(tmp_path / name / "a.png", smooth_picture(len(name)), noise_sigma=25)
     out = tmp_path / "out"
     restore_archive(str(tmp_path / "one"), str(out), OPTIONS)
     made = (out / "images" / "a.png").read_bytes()
-    with pytest.raises(OutputError, match="Choose another destination, or --collection one"):
-        restore_archive(str(tmp_path / "two"), str(out), OPTIONS)
+    for other in ("two", "elsewhere/one"):
+        for incremental in (False, True):
+            with pytest.raises(OutputError, match="Choose another destination, or --collection one"):
+                restore_archive(str(tmp_path / other), str(out), replace(OPTIONS, incremental=incremental))
     assert (out / "images" / "a.png").read_bytes() == made
     (tmp_path / "one").rename(tmp_path / "moved")
     again = restore_archive(str(tmp_path / "moved"), str(out), replace(OPTIONS, collection="one"))
     assert (again.restored, check_outputs(Location(str(out))).damaged) == (1, ())
+
+
+def test_one_source_under_two_names_is_reported_on_apart(prefect_server: None, tmp_path: Path) -> None:
+    source, out, clean = tmp_path / "archive", tmp_path / "out", tmp_path / "clean"
+    for name in ("first", "second"):
+        write_picture(clean / f"{name}.png", smooth_picture(1))
+    options = replace(OPTIONS, reference=str(clean))
+    write_picture(source / "first.png", smooth_picture(1), noise_sigma=40)
+    one = restore_archive(str(source), str(out), replace(options, collection="one"))
+    (source / "first.png").unlink()
+    write_picture(source / "second.png", smooth_picture(1), noise_sigma=20)
+    two = restore_archive(str(source), str(out), replace(options, collection="two"))
+    assert one.run_id == two.run_id
+    report = (out / "report" / "report.html").read_text()
+    assert "second.png" in report
+    assert "first.png" not in report
+    before = "SELECT value FROM metrics WHERE metric = 'psnr_db' AND stage = 'before' AND collection = 'two'"
+    gain = mean_gain(two)
+    assert gain is not None
+    assert [{"value": gain[0]}] == query(Location(str(out / "catalogue")), before).to_pylist()
+
+
+@pytest.mark.parametrize("held", ["images/a.png", "masks/a.png.png", "masks/a.png.page2.png"])
+def test_a_file_of_somebody_else_is_never_replaced(prefect_server: None, tmp_path: Path, held: str) -> None:
+    write_picture(tmp_path / "archive" / "a.png", smooth_picture(1), noise_sigma=25)
+    foreign = tmp_path / "out" / held
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    (tmp_path / "out" / "images").mkdir(exist_ok=True)
+    (tmp_path / "out" / "images" / "other.png").write_text("in nobody's way")
+    with pytest.raises(OutputError, match=f"{held} in .* would be replaced"):
+        restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS)
+    assert foreign.read_text() == "mine"
+    foreign.unlink()
+    assert restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS).restored == 1
+
+
+def test_a_first_run_that_was_killed_after_its_outputs_goes_on(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "archive" / "a.png", smooth_picture(1), noise_sigma=25)
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.catalogue.commit_shard", None)
+        with pytest.raises(BrokenShardsError):
+            restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS)
+    assert (tmp_path / "out" / "images" / "a.png").exists()
+    assert restore_archive(str(tmp_path / "archive"), str(tmp_path / "out"), OPTIONS).restored == 1
 
 
 def test_a_shard_that_breaks_at_its_end_goes_on_there(

@@ -101,6 +101,41 @@ def test_wrong_wishes_are_explained(places: tuple[str, str], tmp_path: Path) -> 
     assert "expected a folder" in said("clean", str(tmp_path / "nowhere"), code=2)
 
 
+def test_retry_finds_a_source_that_has_moved(prefect_server: None, tmp_path: Path) -> None:
+    before, after, out = tmp_path / "before", tmp_path / "after", str(tmp_path / "out")
+    write_picture(before / "a.png", smooth_picture(1))
+    ran("restore", str(before), out, "--collection", "press", *PLAIN)
+    before.rename(after)
+    ran("restore", str(after), out, "--collection", "press", "--incremental", *PLAIN)
+    Path(out, "images", "a.png").unlink()
+    text = said("retry", out, "--damaged", code=2)
+    assert f"There is no file://{before}" in text
+    assert "If press has moved, say where it is now: --source PLACE" in text
+    (mended,) = ran("retry", out, "--damaged", "--source", str(after))
+    assert mended["images"] == 1
+    assert ran("verify", out)["damaged"] == []
+    Path(out, "images", "a.png").unlink()
+    ran("retry", out, "--damaged")  # it is the source of the newest row now
+    ran("restore", str(after), str(tmp_path / "out"), "--collection", "other", *PLAIN)
+    assert "choose one of other, press by --collection" in said("retry", out, "--source", str(after), code=2)
+
+
+def test_a_picture_that_became_a_folder_can_be_restored(prefect_server: None, tmp_path: Path) -> None:
+    source, out = tmp_path / "plates", str(tmp_path / "out")
+    for name in ("x.png", "y.png"):
+        write_picture(source / name, smooth_picture(1))
+    ran("restore", str(source), out, *PLAIN)
+    (source / "x.png").unlink()
+    write_picture(source / "x.png" / "in.png", smooth_picture(2))
+    failed = ran("restore", str(source), out, "--incremental", *PLAIN, code=1)
+    ((path, kind, text),) = failed["failures"]
+    assert (path, kind) == ("x.png/in.png", "OutputError")
+    assert f"{out}/images/x.png is a file, where a folder is needed" in text
+    Path(out, "images", "x.png").rename(tmp_path / "kept.png")
+    assert ran("retry", out)[0]["failed"] == 0
+    assert Path(out, "images", "x.png", "in.png").exists()
+
+
 def test_clean_lists_and_removes_only_when_told(places: tuple[str, str]) -> None:
     left = Path(places[1], "images", ".0123456789abcdef.part")
     left.write_bytes(b"half")

@@ -189,6 +189,9 @@ def test_wrong_rows_are_refused(root: Location) -> None:
     with pytest.raises(CatalogueError, match="glass-plates-1"):
         commit_shard(root, run_id="r", collection="glass plates/1", shard_id="s", content_sha256=A, images=[_row()])
     assert partition_value("Glass plates/1926!") == "Glass-plates-1926"
+    assert partition_value("写真").startswith("unnamed-")
+    assert partition_value("写真") != partition_value("図書")
+    assert partition_value(partition_value("写真")) == partition_value("写真")
 
 
 def test_queries_explain_themselves(root: Location, tmp_path: Path) -> None:

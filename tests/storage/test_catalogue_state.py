@@ -162,6 +162,14 @@ def test_status_counts_current_rows_and_knows_the_last_run(tmp_path: Path) -> No
     assert found.last_run == {"finished_at": "2026-11-21T03:00:00+00:00"}
 
 
+def test_failures_are_those_that_can_be_tried_again(tmp_path: Path) -> None:
+    gone = row("gone.png", status="quarantined", error_kind="X", source_state=SOURCE_MISSING)
+    old = row("old.png", status="quarantined", error_kind="Y", source_state=None)
+    commit(Location(tmp_path / "catalogue"), SHARD, [row("a.png", status="failed", error_kind="X"), gone, old])
+    (found,) = collection_statuses(str(tmp_path))
+    assert (found.images, found.failures_by_kind, found.source_missing) == (3, {"X": 1, "Y": 1}, 1)
+
+
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     root = Location(tmp_path)
     root.join("runs/plates/r1/settings.json").write_bytes_atomic(b"{")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from storage.catalogue import commit_shard
-from storage.catalogue_state import name_of_another
+from storage.catalogue_state import SOURCE_MISSING, output_of_another
 from storage.errors import CatalogueError
 from storage.fixity import check_outputs
 from storage.leftovers import Leftover, find_leftovers, remove_leftover
@@ -27,12 +27,13 @@ def output(
     mask: bool = False,
     collection: str = "c",
     source: str = "",
+    state: str = "present",
 ) -> None:
     data = f"{name} of {run_id}".encode()
     Location(out).join("images", name).write_bytes_atomic(data)
     row: dict[str, Any] = {"image_id": name, "relative_path": name, "source_uri": source or name, "code_version": "1"}
     row |= {"status": "restored", "output_sha256": hashlib.sha256(data).hexdigest(), "page_index": 0, "page_count": 1}
-    row |= {"finished_at": datetime.now(UTC) + timedelta(hours=hours)}
+    row |= {"finished_at": datetime.now(UTC) + timedelta(hours=hours), "source_state": state}
     if mask:
         row["mask_uri"] = Location(out).join("masks", f"{name}.png").uri
         Location(out).join("masks", f"{name}.png").write_bytes_atomic(b"mask")
@@ -77,12 +78,15 @@ def test_of_two_sources_with_one_name_the_one_that_was_replaced_is_named(tmp_pat
     output(tmp_path, "a.png", run_id="r1", collection="one", source="/one/a.png")
     output(tmp_path, "a.png", run_id="r2", collection="two", source="/two/a.png", hours=1)
     for _ in range(50):  # rows that nothing else puts in order change places now and then
-        found = [(damage.collection, damage.problem) for damage in check_outputs(str(tmp_path)).damaged]
-        assert found == [("one", "changed")]
+        report = check_outputs(str(tmp_path))
+        assert [(damage.collection, damage.problem) for damage in report.damaged] == [("one", "changed")]
+        assert (report.checked, report.intact) == (2, 1), "whichever row comes first"
     root = Location(tmp_path).join("catalogue")
-    taken = {"a.png": "/one/a.png"}
-    assert name_of_another(root, collection="one", sources=taken) == ("a.png", "two", "/two/a.png")
-    assert name_of_another(root, collection="three", sources={"b.png": "/three/b.png"}) is None
+    for moved in (False, True):
+        one = {"collection": "one", "source": "/one", "moved": moved}
+        assert output_of_another(root, **one, paths={"a.png"}) == ("a.png", "two", "/two/a.png")
+        three = {"collection": "three", "source": "/three", "moved": moved}
+        assert output_of_another(root, **three, paths={"b.png"}) is None
 
 
 def test_one_source_under_two_names_replaces_its_own(tmp_path: Path) -> None:
@@ -90,7 +94,31 @@ def test_one_source_under_two_names_replaces_its_own(tmp_path: Path) -> None:
     output(tmp_path, "a.png", run_id="r2", collection="two", source="/in/a.png", hours=1)
     assert check_outputs(str(tmp_path)).damaged == ()
     root = Location(tmp_path).join("catalogue")
-    assert name_of_another(root, collection="one", sources={"a.png": "/in/a.png"}) is None
+    one = {"collection": "one", "source": "/in", "paths": {"a.png"}}
+    assert output_of_another(root, **one, moved=False) is None
+
+
+def test_a_collection_is_of_one_source_unless_it_has_moved(tmp_path: Path) -> None:
+    output(tmp_path, "a.png", collection="scans", source="/one/scans/a.png")
+    root = Location(tmp_path).join("catalogue")
+
+    def found(source: str, path: str, *, moved: bool = False) -> Any:
+        return output_of_another(root, collection="scans", source=source, paths={path}, moved=moved)
+
+    held = ("a.png", "scans", "/one/scans/a.png")
+    assert found("/two/scans", "a.png") == found("/two/scans", "b.png") == found("/one/scans.zip", "a.png") == held
+    assert found("/two/scans", "a.png", moved=True) is None
+    assert found("/one/scans", "a.png") is None
+    output(tmp_path, "a.png", run_id="r2", hours=1, collection="scans", source="/one/scans.tar!/./a.png")
+    assert found("/one/scans.tar", "a.png") is None, "the last row counts"
+
+
+def test_of_a_file_that_is_gone_only_the_output_is_kept(tmp_path: Path) -> None:
+    output(tmp_path, "a.png", collection="scans", source="/one/scans/a.png", state=SOURCE_MISSING)
+    place = {"collection": "scans", "source": "/two/scans", "moved": False}
+    root = Location(tmp_path).join("catalogue")
+    assert output_of_another(root, **place, paths={"b.png"}) is None
+    assert output_of_another(root, **place, paths={"a.png"}) == ("a.png", "scans", "/one/scans/a.png")
 
 
 def test_a_destination_that_was_moved_can_be_checked(tmp_path: Path) -> None:

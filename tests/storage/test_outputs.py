@@ -32,7 +32,7 @@ from storage.errors import OutputError
 from storage.formats.exif import orientation, reset_orientation
 from storage.formats.page import to_vips
 from storage.locations import Location
-from storage.outputs import check_destination, copy_untouched, verify_output, write_mask, write_output
+from storage.outputs import check_destination, copy_untouched, mask_path, verify_output, write_mask, write_output
 from storage.working_copies import WorkingCopies
 
 Ingest = Callable[[Path], list[ImageRecord]]
@@ -359,3 +359,28 @@ def test_mask_and_shape_errors(folder: Path, ingest: Ingest, copies: WorkingCopi
     uri, sha256 = write_output([(record, _restore(copies, record))], source=path.read_bytes(), destination=destination)
     assert verify_output(uri, sha256)
     assert not verify_output(uri + "x", sha256)
+
+
+@pytest.mark.parametrize("name", ["x" * 248 + ".png", "日" * 83 + "a.png"])
+def test_a_mask_of_a_long_name_has_a_shorter_one(tmp_path: Path, name: str) -> None:
+    paths = [mask_path(f"a/{name}", page=page) for page in (None, 0, 1)]
+    paths.append(mask_path(f"a/{name.removesuffix('.png')}.jpg", page=None))
+    assert len(set(paths)) == 4
+    for path in paths:
+        Location(tmp_path).join(path).write_bytes_atomic(b"mask")
+    assert mask_path("a/b.tif", page=None) == "masks/a/b.tif.png"
+    assert mask_path("x" * 251, page=None) == f"masks/{'x' * 251}.png"
+
+
+def test_what_is_in_the_way_of_an_output_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"of a picture that was called so")
+    (tmp_path / "y.png").mkdir()
+    for path in ("x.png/in.png", "x.png/deeper/in.png"):
+        with pytest.raises(OutputError, match=r"/x.png is a file, where a folder is needed.* move it away"):
+            Location(tmp_path).join(path).write_bytes_atomic(b"")
+    with (
+        pytest.raises(OutputError, match=r"/y.png is a folder, where a file is needed.* move it away"),
+        Location(tmp_path).join("y.png").writing() as temporary,
+    ):
+        temporary.write_bytes(b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.png", "y.png"], "no temporary file is left"

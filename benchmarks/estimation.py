@@ -1,4 +1,4 @@
-"""`python -m benchmarks.estimation [--data DIR] [--every N] [--json FILE]`: errors of the degradation estimates.
+"""`python -m benchmarks.estimation [--data DIR] [--every N] [--json FILE] [--card]`: errors of the estimates.
 
 Protocols, all seeded. Noise: white Gaussian, 5/15/25/50, (a) on the green channel alone as a grey picture, unclipped
 floats or clipped and rounded to 8 bits, for our estimate and for the classical estimators; of the nine pictures of the
@@ -6,7 +6,7 @@ Deep Image Prior denoising table those that the data folder holds (F16, baboon, 
 8 bits. Blur: Gaussian, 8 bits. JPEG: OpenCV's codec, 4:2:0. `classical` are our classical measurements alone, `network`
 the network alone, `final` what the router is given. `sure` is the share with a confidence of at least 0.5, `error if
 sure` the error over those. Last: what is reported for the clean pictures, whose extremes the router's thresholds must
-stay clear of.
+stay clear of. With `--card` the errors of what the router is given go on the card of the estimator.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ import numpy.typing as npt
 import torch
 from skimage.restoration import estimate_sigma
 
+from benchmarks.cards import write
 from models.degradations.jpeg import JpegPass, encode_decode
 from models.estimation.classical_jpeg import estimate_jpeg
 from models.estimation.classical_noise import estimate_noise, smallest_eigenvalue_sigma
 from models.estimation.classical_sharpness import estimate_blur, estimate_scale
 from models.estimation.estimate import estimate_degradation, estimate_windows
-from models.estimation.learned import load_network, read_windows
+from models.estimation.learned import WEIGHTS, load_network, read_windows
 from models.estimation.patches import luma, read_patches, saturated
 from models.types import Estimated
 
 Pixels = npt.NDArray[Any]
+GREEN, COLOUR = "Noise, green channel", "RGB"
 CLEAN_SETS = ("CBSD68", "Set14", "Set5")
 DIP_NINE_HERE = ("F16_GT", "baboon", "lenna", "pepper")
 # Mean absolute errors on all nine pictures, measured once with the same protocol (green channel):
@@ -217,6 +219,16 @@ def clean_report(pictures: list[tuple[str, Pixels]]) -> dict[str, Any]:
     return report
 
 
+def card_figures(tables: dict[str, list[Row]]) -> dict[str, dict[str, float]]:
+    """Return {table: {"quantity level": mean absolute error of what the router is given}} for the card."""
+    return {
+        f"estimation, {title} (mean absolute error)": {
+            f"{row.quantity} {row.level}": round(row.errors["final"], 3) for row in rows
+        }
+        for title, rows in tables.items()
+    }
+
+
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -226,7 +238,10 @@ def main() -> None:
     parser.add_argument("--clean-only", action="store_true")
     parser.add_argument("--noise-only", action="store_true", help="of the grid, only noise on the green channel")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--card", action="store_true", help="write the errors on the card of the estimator")
     arguments = parser.parse_args()
+    if arguments.card and (arguments.every > 1 or arguments.clean_only or arguments.noise_only):
+        parser.error("--card: got a part of the grid, expected all of it; leave --every and the --...-only out")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     everything = read_sets(arguments.data, 1)
@@ -236,8 +251,8 @@ def main() -> None:
         few = [picture for picture in pictures if picture[0] in DIP_NINE_HERE]
         tables = {
             "Noise, green channel, pictures of the Deep Image Prior table": list(green_channel_rows(few)),
-            "Noise, green channel": list(green_channel_rows(pictures)),
-            "RGB": [] if arguments.noise_only else list(rgb_rows(pictures)),
+            GREEN: list(green_channel_rows(pictures)),
+            COLOUR: [] if arguments.noise_only else list(rgb_rows(pictures)),
         }
         for title, rows in tables.items():
             if not rows:
@@ -247,6 +262,8 @@ def main() -> None:
         for level, errors in PUBLISHED_NINE.items():
             print(f"  sigma {level}: {errors}")
         result |= {title: [asdict(row) for row in rows] for title, rows in tables.items()}
+        if arguments.card:
+            write(WEIGHTS, card_figures({title: tables[title] for title in (GREEN, COLOUR)}))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.estimation.patches import FloatArray
+from models.estimation.rounded import rounded
 from models.types import Estimated
 
 BoolArray = npt.NDArray[np.bool_]
@@ -35,11 +36,12 @@ def smallest_eigenvalue_sigma(planes: FloatArray, usable: BoolArray) -> float | 
     """
     patches = np.lib.stride_tricks.sliding_window_view(planes, (_SIDE, _SIDE), axis=(1, 2))[:, ::2, ::2]
     bad = _unusable_share(usable)[:, ::2, ::2] > _MOST_UNUSABLE
-    chosen = patches[~bad].reshape(-1, _DIMENSION)
+    # In double precision: what other threads leave free decides how the product is split, and so its last digits.
+    chosen = patches[~bad].reshape(-1, _DIMENSION).astype(np.float64)
     if len(chosen) < 200:
         return None
     centred = chosen - chosen.mean(axis=0)
-    covariance = (centred.T @ centred).astype(np.float64) / len(chosen)
+    covariance = centred.T @ centred / len(chosen)
     smallest = max(0.0, float(np.linalg.eigvalsh(covariance)[0]))
     shrink = 1 - _SHRINK * math.sqrt(_DIMENSION / len(chosen))
     return math.sqrt(smallest) / shrink
@@ -108,4 +110,4 @@ def estimate_noise(planes: FloatArray, usable: BoolArray) -> Estimated:
         return Estimated(value=None, confidence=0.0)
     sigma = undo_clipping(min(known), planes)
     agreement = min(known) / max(*known, 1e-6) if len(known) == 2 else 0.5
-    return Estimated(value=sigma, confidence=agreement * sigma**2 / (sigma**2 + 36))
+    return rounded(sigma, confidence=agreement * sigma**2 / (sigma**2 + 36))

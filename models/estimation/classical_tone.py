@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.estimation.patches import FloatArray, luma
+from models.estimation.rounded import rounded
 from models.types import Estimated
 
 BoolArray = npt.NDArray[np.bool_]
@@ -28,7 +29,7 @@ def estimate_fading(pixels: FloatArray) -> Estimated:
     unused = min(1.0, black + white)
     both = min(1.0, black / 0.12) * min(1.0, white / 0.12)
     # Hardly anything unused is a sure finding; a lot unused is one only when it is missing at both ends.
-    return Estimated(value=unused, confidence=0.9 * max(math.exp(-unused / 0.06), both))
+    return rounded(unused, confidence=0.9 * max(math.exp(-unused / 0.06), both))
 
 
 def _neutral_axis(lab: FloatArray) -> tuple[FloatArray, float]:
@@ -44,7 +45,7 @@ def _neutral_axis(lab: FloatArray) -> tuple[FloatArray, float]:
         third = colour[(lab[:, 0] >= lower) & (lab[:, 0] <= upper)]
         chroma = np.hypot(third[:, 0], third[:, 1])
         means.append(third[chroma <= np.percentile(chroma, 10)].mean(axis=0))
-    light = lab[:, 0] / 100
+    light = lab[:, 0].astype(np.float64) / 100  # double precision, as the noise: threads must not show
     curve = np.stack([np.ones_like(light), light, light**2], axis=1)
     residual = colour - curve @ np.linalg.lstsq(curve, colour, rcond=None)[0]
     spread = float(np.median(np.linalg.norm(residual, axis=1)))
@@ -67,6 +68,6 @@ def estimate_cast(pixels: FloatArray) -> Estimated:
     each = float(np.linalg.norm(axis, axis=1).mean())
     agreement = length / each if each > 0.5 else 1.0
     if length < 3:  # neutral tones exist: no cast, surely
-        return Estimated(value=length, confidence=0.9)
+        return rounded(length, confidence=0.9)
     stands_out = length**2 / (length**2 + (2.5 * spread) ** 2)
-    return Estimated(value=length, confidence=0.95 * agreement**2 * stands_out)
+    return rounded(length, confidence=0.95 * agreement**2 * stands_out)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.estimation.network import EstimatorNetwork, decode
 from models.estimation.patches import FloatArray
+from models.estimation.rounded import rounded
 from models.types import Estimated
 from models.weights import load_weights
 
@@ -42,9 +43,6 @@ def load_network() -> EstimatorNetwork:
 # A typical error of this size, in the unit of each quantity, leaves a confidence of 1 / e: (constant, share of value).
 _TOLERANCE = ((2.0, 0.12), (0.5, 0.2), (20.0, 0.0), (0.3, 0.0))
 
-# Sums over channels end in other last digits on another number of threads; a catalogue must not depend on that.
-_DECIMALS = 4
-
 
 def to_estimates(value: Tensor, log_scale: Tensor) -> LearnedEstimates:
     """Turn the (4,) outputs of the network for one picture into values and confidences.
@@ -57,7 +55,7 @@ def to_estimates(value: Tensor, log_scale: Tensor) -> LearnedEstimates:
     found = []
     for measured, wrong, (constant, share) in zip(middle.tolist(), error.tolist(), _TOLERANCE, strict=True):
         confidence = math.exp(-wrong / (constant + share * measured))
-        found.append(Estimated(value=round(measured, _DECIMALS), confidence=round(confidence, _DECIMALS)))
+        found.append(rounded(measured, confidence=confidence))
     return LearnedEstimates(
         noise_sigma=found[0], blur_sigma_px=found[1], jpeg_quality=found[2], effective_scale=found[3]
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -144,3 +148,22 @@ def test_kinds_of_pixels() -> None:
         to_unit_rgb(np.zeros((4, 5, 4), np.uint8))
     with pytest.raises(ValueError, match="int64"):
         to_unit_rgb(np.zeros((4, 5), np.int64))
+
+
+def test_the_noise_does_not_depend_on_how_many_threads_multiply() -> None:
+    code = (
+        "import numpy as np; from models.estimation.classical_noise import estimate_noise;"
+        "planes = np.random.default_rng(3).normal(90, 24, (16, 96, 96)).astype(np.float32);"
+        "print(repr(estimate_noise(planes, np.ones(planes.shape, bool))))"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(printed) == 1, printed

@@ -112,6 +112,11 @@ def tar_samples(source: str, *, limits: IngestLimits, member: str | None = None)
             index += 1
 
 
+def escaped_key(name: str) -> str:
+    """Return a name as part of a sample's key, which ends at the first dot of a member; no two names become one."""
+    return name.replace("%", "%25").replace(".", "%2E")
+
+
 class _Keys:
     """Keys of files: paths without suffix, dots of the name as %2E; of several files of one stem, the later ones with
     %suffix. All paths with one stem and a dot lie together in their order, so few stems have to be remembered."""
@@ -127,7 +132,7 @@ class _Keys:
         if not twice:
             self._stems.append(stem)
         folder, slash, name = stem.rpartition("/")
-        return folder + slash + name.replace("%", "%25").replace(".", "%2E") + (f"%{suffix}" if twice else "")
+        return folder + slash + escaped_key(name) + (f"%{suffix}" if twice else "")
 
 
 def _judged(sample: Sample, found: Found, *, limits: IngestLimits) -> Sample:

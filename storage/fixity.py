@@ -14,8 +14,8 @@ from storage.outputs import mask_path, verify_output
 _AT_ONCE = 8
 _GROUP = 256
 # Of several rows of one file, left by runs with other settings, the output is that of the last. It is one file if the
-# collection is the same, or the source is; files of one name from two sources are two, of which the older is lost and
-# therefore comes first.
+# collection is the same, or the source is; files of one name from two sources are two, of which one is lost. Of a
+# collection that moved, the newest row comes first.
 _OUTPUTS = """
 SELECT collection, relative_path, output_sha256, mask_uri IS NOT NULL AS has_mask, page_index, page_count FROM images
 WHERE status NOT IN ('failed', 'quarantined')

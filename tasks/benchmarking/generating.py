@@ -21,6 +21,7 @@ from storage.benchmark_pictures import (
     pixels_sha256,
 )
 from storage.benchmark_sets import SCHEMA_VERSION, read_member, read_part, write_part, write_tar
+from storage.dataset_samples import escaped_key
 from storage.errors import StorageError
 from storage.locations import Location
 from tasks.benchmarking.cases import Pixels, draw_seed, folder_name
@@ -250,9 +251,7 @@ def _write(
     members: dict[str, bytes] = {}
     renamed = []
     for row in rows:
-        # A member's key ends at its first dot; escaped as keys of datasets are, no two pictures share one.
-        sample = f"{folder_name(row['recipe'])}/seed-{row['seed']}/{row['image_id']}"
-        sample = sample.replace("%", "%25").replace(".", "%2E")
+        sample = escaped_key(f"{folder_name(row['recipe'])}/seed-{row['seed']}/{row['image_id']}")
         new = dict(row)
         for kind in ("clean", "degraded", "mask"):
             path = row[f"{kind}_path"]

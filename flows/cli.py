@@ -220,6 +220,9 @@ def train(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
+    peak_lr: Annotated[
+        float | None, typer.Option("--peak-lr", min=1e-7, help="Instead of the recipe's peak learning rate.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop, checkpointed, after so many minutes.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; cuda where there is one.")] = None,
     patience: Annotated[
@@ -240,6 +243,7 @@ def train(
             out=out,
             start_from=start_from,
             steps=steps,
+            peak_lr=peak_lr,
             minutes=minutes,
             device=device,
             patience=patience,

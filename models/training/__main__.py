@@ -18,6 +18,7 @@ def main() -> None:
         "--start-from", type=Path, help="checkpoint folder, or file of weights, of the recipe this one starts from"
     )
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
+    parser.add_argument("--peak-lr", type=float, help="instead of the recipe's peak learning rate")
     parser.add_argument("--device", help="cpu or cuda; cuda where there is one")
     parser.add_argument("--minutes", type=float, help="stop (checkpointed) after so many minutes")
     parser.add_argument("--patience", type=int, help="stop for good after so many validations without a better one")
@@ -28,6 +29,7 @@ def main() -> None:
         out=given.out,
         start_from=given.start_from,
         steps=given.steps,
+        peak_lr=given.peak_lr,
         minutes=given.minutes,
         device=given.device,
         patience=given.patience,

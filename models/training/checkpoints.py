@@ -27,12 +27,15 @@ class Part(Protocol):
 class Origin:
     """What a checkpoint was made of: a recipe's id, photographs as (name of their folder, how many), first weights.
 
-    start_from: name of the file or folder of weights that it began with, None = from scratch.
+    start_from: name of the file or folder of weights that it began with, None = from scratch. steps, peak_lr: those
+    that the latest run was given, None = the recipe's.
     """
 
     recipe: str
     data: tuple[tuple[str, int], ...] = ()
     start_from: str | None = None
+    steps: int | None = None
+    peak_lr: float | None = None
 
     def after(self, before: Origin | None) -> Origin:
         """Return the origin of a run that goes on from `before`, None = from a checkpoint that does not say."""
@@ -73,6 +76,8 @@ def origin_of(path: Path, *, recipe: str) -> Origin | None:
         recipe=kept["recipe"],
         data=tuple((str(name), int(count)) for name, count in kept["data"]),
         start_from=kept["start_from"],
+        steps=kept.get("steps"),
+        peak_lr=kept.get("peak_lr"),
     )
     if origin.recipe != recipe:
         raise ValueError(

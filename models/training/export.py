@@ -38,12 +38,17 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
     state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
     network = recipe.network()
     network.load_state_dict(state["network"], strict=True)
-    start = f" --start-from <{origin.start_from}>" if origin.start_from else ""
+    given = (
+        ("--start-from", origin.start_from and f"<{origin.start_from}>"),
+        ("--steps", origin.steps),
+        ("--peak-lr", origin.peak_lr),
+    )
+    options = "".join(f" {name} {value}" for name, value in given if value is not None)
     folders = " ".join(f"<{name}>" for name, _ in origin.data)
     card = new_card(
         recipe_id,
         network=_network_text(recipe),
-        command=f"python -m models.training {recipe_id} --data {folders} --out <folder>{start}",
+        command=f"python -m models.training {recipe_id} --data {folders} --out <folder>{options}",
         steps=int(state["step"]),
         seed=recipe.seed,
         data=_data_texts(origin),

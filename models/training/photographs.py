@@ -12,12 +12,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.training.drawings import drawing
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
 class PatchSettings:
     """How patches are cut: side in pixels, patches in a batch, shares cut at half and at a third of the scale.
+
+    drawn_share: of patches that are drawn instead, or drawn upon, see `models.training.drawings`.
 
     Shrunk photographs have finer texture, sharper edges and less noise of their own. Shares that no photograph is
     large enough for are cut at full scale.
@@ -32,6 +36,7 @@ class PatchSettings:
     third_scale_share: float = 0.0
     grey_share: float = 0.0
     tint_share: float = 0.0
+    drawn_share: float = 0.0
 
 
 class Photographs:
@@ -93,6 +98,9 @@ class Photographs:
             )
         patch = np.rot90(patch, int(rng.integers(4)))
         patch = patch[:, ::-1] if rng.random() < 0.5 else patch
+        # Nothing is drawn by lot where nothing is to be drawn: older recipes keep their patches.
+        if settings.drawn_share > 0 and rng.random() < settings.drawn_share:
+            patch = drawing(settings.side, rng=rng, photograph=patch)
         draw = rng.random()
         if draw < settings.grey_share:
             return grey_as_rgb(patch)

@@ -15,7 +15,7 @@ from models.training.adversarial import train_adversarially
 from models.training.checkpoints import CHECKPOINT, Origin, origin_of
 from models.training.example_sheet import EXAMPLES, save_examples
 from models.training.log import Progress
-from models.training.loop import LoopSettings, train
+from models.training.loop import LoopSettings, Schedule, train
 from models.training.photographs import Photographs, pictures_below
 from models.training.recipes import Recipe
 from models.training.validation import mean_psnr_db, validation_examples
@@ -28,7 +28,8 @@ class RunSettings:
     """data: folders of clean photographs. out: checkpoints and log, resumed from when present.
 
     start_from: checkpoint folder, or file of weights, of the recipe this one starts from. steps: instead of the
-    recipe's number. minutes: stop (checkpointed) after so many. device: "cpu", "cuda"; None = CUDA where there is one.
+    recipe's number. peak_lr: instead of the recipe's rate, above 0; lower where finished weights are gone on from.
+    minutes: stop (checkpointed) after so many. device: "cpu", "cuda"; None = CUDA where there is one.
     patience: stop for good after so many validations without a better one; the best is what counts then.
     """
 
@@ -36,6 +37,7 @@ class RunSettings:
     out: Path
     start_from: Path | None = None
     steps: int | None = None
+    peak_lr: float | None = None
     minutes: float | None = None
     device: str | None = None
     patience: int | None = None
@@ -49,7 +51,7 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     """
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     origin = _origin(recipe, settings)
-    schedule = replace(recipe.schedule, steps=settings.steps) if settings.steps else recipe.schedule
+    schedule = _schedule(recipe, settings)
     torch.manual_seed(recipe.seed)
     network = recipe.network()
     if settings.start_from and not (settings.out / CHECKPOINT).exists():
@@ -76,12 +78,19 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     return done
 
 
+def _schedule(recipe: Recipe, settings: RunSettings) -> Schedule:
+    schedule = replace(recipe.schedule, steps=settings.steps) if settings.steps else recipe.schedule
+    return schedule if settings.peak_lr is None else replace(schedule, peak_lr=settings.peak_lr)
+
+
 def _origin(recipe: Recipe, settings: RunSettings) -> Origin:
     """Return what the run's checkpoints are made of, with what went into the one it goes on from."""
     own = Origin(
         recipe=recipe.id,
         data=tuple((folder.resolve().name, len(pictures_below(folder))) for folder in settings.data),
         start_from=None if settings.start_from is None else settings.start_from.resolve().name,
+        steps=settings.steps,
+        peak_lr=settings.peak_lr,
     )
     place = settings.out / CHECKPOINT
     return own.after(origin_of(place, recipe=recipe.id)) if place.exists() else own

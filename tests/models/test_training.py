@@ -15,6 +15,7 @@ from models.training.checkpoints import CHECKPOINT, Origin, origin_of
 from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, LostPixels, MildBlur, Mixture
 from models.training.example_sheet import save_examples
 from models.training.export import export
+from models.training.log import LOG, read_log
 from models.training.loop import LoopSettings, Schedule, charbonnier, train
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import RECIPES, get_recipe
@@ -242,9 +243,10 @@ def test_a_checkpoint_knows_its_recipe_and_its_photographs(tmp_path: Path) -> No
         run_recipe(denoise, RunSettings(data=[tmp_path / "own"], out=out, device="cpu"))
     with pytest.raises(ValueError, match="a training of 'deblock', expected one of 'denoise'"):
         export("denoise", checkpoint=out, folder=tmp_path)
-    run_recipe(deblock, RunSettings(data=[tmp_path / "bsds500"], out=out, device="cpu", steps=3))
+    run_recipe(deblock, RunSettings(data=[tmp_path / "bsds500"], out=out, device="cpu", steps=3, peak_lr=2e-4))
     origin = origin_of(out / CHECKPOINT, recipe="deblock")
-    assert origin == Origin(recipe="deblock", data=(("own", 6), ("bsds500", 5)))
+    assert origin == Origin(recipe="deblock", data=(("own", 6), ("bsds500", 5)), steps=3, peak_lr=2e-4)
+    assert [row["lr"] for row in read_log(out / LOG)][-1] == pytest.approx(2e-4)
 
 
 @pytest.mark.parametrize(
@@ -260,12 +262,14 @@ def test_a_card_claims_the_photographs_that_were_used(
     tmp_path: Path, data: list[tuple[str, int]] | None, said: str, licence: str
 ) -> None:
     state = {"network": get_recipe("denoise").network().state_dict(), "step": 12}
-    known = {} if data is None else {"origin": {"recipe": "denoise", "data": data, "start_from": None}}
+    origin = {"recipe": "denoise", "data": data, "start_from": None, "steps": 12, "peak_lr": 3e-4}
+    known = {} if data is None else {"origin": origin}
     torch.save({**state, **known}, tmp_path / CHECKPOINT)
     card = export("denoise", checkpoint=tmp_path, folder=tmp_path)
     assert said in card.data[0]
     assert len(card.data) == len(data or [0])
     assert card.licence.endswith(licence)
+    assert card.command.endswith("--out <folder>" if data is None else "--out <folder> --steps 12 --peak-lr 0.0003")
 
 
 def test_an_altered_weight_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,9 +87,10 @@ def read_all(image: Pixels) -> dict[str, dict[str, Estimated]]:
     learned = asdict_shallow(read_windows(windows.varied, network=load_network()))
     final = estimate_windows(windows, jpeg_table_quality=None)
     planes, level = luma(windows.varied) * 255, final["noise_sigma"].value or 0.0
+    quality = final["jpeg_quality"].value or 100.0
     classical = {
         "noise_sigma": estimate_noise(np.ascontiguousarray(windows.flat[..., 1]) * 255, ~saturated(windows.flat)),
-        "blur_sigma_px": estimate_blur(planes, noise_sigma=level),
+        "blur_sigma_px": estimate_blur(planes, noise_sigma=level, jpeg_quality=quality),
         "jpeg_quality": estimate_jpeg(planes).quality,
         "effective_scale": estimate_scale(planes, noise_sigma=level),
     }
@@ -166,9 +167,17 @@ def rgb_rows(pictures: list[tuple[str, Pixels]]) -> Iterator[Row]:
     def disturb(image: Pixels, level: float, seed: int) -> Pixels:
         return noisy(image, level, seed=seed, clip=True)
 
+    def soften_then_noise(image: Pixels, level: float, seed: int) -> Pixels:
+        return noisy(soften(image, level, seed), 5.0, seed=seed, clip=True)
+
+    def soften_then_compress(image: Pixels, level: float, seed: int) -> Pixels:
+        return compress(soften(image, level, seed), 40, seed)
+
     grid: list[tuple[str, str, Callable[[Pixels, float, int], Pixels], tuple[float, ...]]] = [
         ("noise_sigma", "RGB clipped", disturb, (5, 15, 25, 50)),
         ("blur_sigma_px", "", soften, (0.5, 1, 1.5, 2, 3)),
+        ("blur_sigma_px", "then noise 5", soften_then_noise, (1, 2, 3)),
+        ("blur_sigma_px", "then JPEG 40", soften_then_compress, (1, 2, 3)),
         ("jpeg_quality", "", compress, (10, 20, 30, 40, 60, 80, 90, 95)),
         ("jpeg_quality", "off grid", compress_off_grid, (10, 40, 80)),
         ("jpeg_quality", "then noise 2", compress_then_noise, (10, 40, 80)),

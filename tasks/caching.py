@@ -26,7 +26,7 @@ _TRIED = frozenset(chain.from_iterable(TREATMENTS))
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "1",
-    "estimate": "4",
+    "estimate": "5",
     "route": "4",
     "restore": "4",
     "measure": "1",

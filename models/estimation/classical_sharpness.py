@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,10 +11,42 @@ import numpy as np
 from models.estimation.patches import FloatArray
 from models.types import Estimated
 
-# Lenses, antialiasing and the pixel itself: the sharpest edges of a sharp picture measure about this much.
-_SHARP_SIGMA_PX = 0.55
-_REBLUR_SIGMA_PX = 1.0
 _STEEPEST = -2.8
+
+
+@dataclass(frozen=True, slots=True)
+class _Reblur:
+    """Two Gaussians whose gradients are compared, and how their ratio is read.
+
+    A wider `narrow_px` lets less noise and fewer block edges through, and knows less of blurs below itself. Of the
+    edges, that at `percentile` of sharpness counts. `sharp_px`: what those of a sharp picture measure, by lens,
+    antialiasing and the pixel itself. Real edges are no ideal steps: `value + min(offset_px + slope * value, value)`
+    was fitted to photographs blurred by 0.5 to 3 px (python -m benchmarks.estimation).
+    """
+
+    narrow_px: float
+    wide_px: float
+    percentile: float
+    sharp_px: float
+    offset_px: float
+    slope: float
+
+
+# Where nothing disturbs them the sharpest edges tell best; elsewhere what is sharpest is noise or a block.
+_UNDISTURBED = _Reblur(narrow_px=0.0, wide_px=1.0, percentile=80.0, sharp_px=0.55, offset_px=0.18, slope=0.25)
+_DISTURBED = _Reblur(narrow_px=0.7, wide_px=1.5, percentile=50.0, sharp_px=0.5, offset_px=0.12, slope=0.12)
+_MUCH_DISTURBED = replace(_DISTURBED, narrow_px=1.0, wide_px=2.0)
+
+
+def is_disturbed(*, noise_sigma: float, jpeg_quality: float) -> bool:
+    """Whether noise (8-bit levels) or compression is what the finest detail shows, rather than sharpness."""
+    return noise_sigma >= 0.75 or jpeg_quality < 92
+
+
+def _reblur(*, noise_sigma: float, jpeg_quality: float) -> _Reblur:
+    if noise_sigma > 4 or jpeg_quality < 45:
+        return _MUCH_DISTURBED
+    return _DISTURBED if is_disturbed(noise_sigma=noise_sigma, jpeg_quality=jpeg_quality) else _UNDISTURBED
 
 
 def _slope(plane: FloatArray) -> FloatArray:
@@ -22,33 +55,41 @@ def _slope(plane: FloatArray) -> FloatArray:
     return np.sqrt(across**2 + down**2)
 
 
-def estimate_blur(planes: FloatArray, *, noise_sigma: float) -> Estimated:
-    """Return the sigma in px of the blur of the sharpest edges of (N, H, W) luma planes in 8-bit levels.
+def _smooth(plane: FloatArray, sigma_px: float) -> FloatArray:
+    if sigma_px == 0.0:
+        return plane
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT), np.float32)
 
-    Re-blurring by a known Gaussian weakens a step edge of blur sigma by sqrt(sigma^2 + 1) / sigma (Zhuo and Sim,
-    Pattern Recognition 44(9), 2011). Confidence grows with the number of edges that stand clear of the noise.
+
+def estimate_blur(planes: FloatArray, *, noise_sigma: float, jpeg_quality: float = 100.0) -> Estimated:
+    """Return the sigma in px of the blur of the edges of (N, H, W) luma planes in 8-bit levels.
+
+    A step edge of blur sigma, blurred by Gaussians a < b, has gradients in the ratio sqrt((sigma^2 + b^2) / (sigma^2 +
+    a^2)) (Zhuo and Sim, Pattern Recognition 44(9), 2011, with a = 0); a and b grow with noise and compression.
+    Confidence grows with the number of edges that stand clear of the noise.
     """
+    by = _reblur(noise_sigma=noise_sigma, jpeg_quality=jpeg_quality)
+    # Of white noise, what is left in a gradient after the wider Gaussian (of green noise at most; luma has less).
+    left = noise_sigma / (2 * math.sqrt(math.pi) * by.wide_px**2)
+    floor = max(6.0, 2.5 * noise_sigma if by is _UNDISTURBED else 8.0 * left)
+    border = 2 + int(by.narrow_px)
     ratios = []
     for plane in planes:
-        soft = np.asarray(cv2.GaussianBlur(plane, (0, 0), _REBLUR_SIGMA_PX, borderType=cv2.BORDER_REFLECT), np.float32)
-        before, after = _slope(plane), _slope(soft)
-        strong = after > max(6.0, 2.5 * noise_sigma)
+        before, after = _slope(_smooth(plane, by.narrow_px)), _slope(_smooth(plane, by.wide_px))
         # Only crests of the gradient are edges; their flanks would read as blurred.
-        crest = after >= cv2.dilate(after, np.ones((3, 3), np.uint8)) - 1e-6
-        strong &= crest
-        strong[[0, 1, -1, -2]] = False
-        strong[:, [0, 1, -1, -2]] = False
+        strong = (after > floor) & (after >= cv2.dilate(after, np.ones((3, 3), np.uint8)) - 1e-6)
+        strong[:border] = strong[-border:] = False
+        strong[:, :border] = strong[:, -border:] = False
         ratios.append(before[strong] / after[strong])
     ratio = np.concatenate(ratios)
     if ratio.size < 20:
         return Estimated(value=None, confidence=0.0)
-    sharpest = float(np.percentile(ratio, 80))
-    sigma = _REBLUR_SIGMA_PX / math.sqrt(max(sharpest**2 - 1, 0.02))
+    squared = max(float(np.percentile(ratio, by.percentile)) ** 2, 1.02)
+    sharpened = max(0.0, (by.wide_px**2 - squared * by.narrow_px**2) / (squared - 1) - by.sharp_px**2)
+    value = math.sqrt(sharpened)
+    value += min(by.offset_px + by.slope * value, value)
     edges = ratio.size / (ratio.size + 150)
-    value = math.sqrt(max(0.0, sigma**2 - _SHARP_SIGMA_PX**2))
-    # Real edges are not ideal steps: fitted to photographs blurred by 0.5 to 3 px (python -m benchmarks.estimation).
-    value += min(0.25 * value + 0.18, 1.0 * value)
-    return Estimated(value=value, confidence=0.8 * edges * math.exp(-noise_sigma / 15))
+    return Estimated(value=value, confidence=0.8 * edges * math.exp(-noise_sigma / 25))
 
 
 def radial_spectrum(planes: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from models.estimation.classical_jpeg import JpegTraces, estimate_jpeg
 from models.estimation.classical_noise import estimate_noise
-from models.estimation.classical_sharpness import estimate_blur, estimate_scale
+from models.estimation.classical_sharpness import estimate_blur, estimate_scale, is_disturbed
 from models.estimation.classical_tone import estimate_cast, estimate_fading
 from models.estimation.evidence import gather_evidence
 from models.estimation.learned import describe_windows, load_network
@@ -64,16 +64,19 @@ def combine_noise(classical: Estimated, learned: Estimated) -> Estimated:
     return Estimated(value=value, confidence=learned.confidence + (1 - learned.confidence) * 0.5 * weight)
 
 
-def combine_blur(classical: Estimated, learned: Estimated, *, noise: float) -> Estimated:
-    """Return the blur: the network's reading, doubted where sharp edges that noise cannot explain contradict it."""
+def combine_blur(classical: Estimated, learned: Estimated, *, disturbed: bool) -> Estimated:
+    """Return the blur: what the edges measure, corrected by the network where nothing disturbs it.
+
+    Under noise of a level or two the network sees no blur at all, whatever there is (it reads 0.2 px of 2 px at σ 3),
+    and edges measure what they did. Without noise each is wrong in its own way, and far apart neither is believed.
+    """
     if classical.value is None:  # no edge to see a blur by
-        return Estimated(value=learned.value, confidence=learned.confidence * 0.5)
-    if learned.value is None or noise > 3 or classical.confidence < 0.4:
-        return learned
-    if learned.value <= classical.value + 0.6:
-        return learned
-    excess = learned.value - classical.value
-    return Estimated(value=(learned.value + classical.value) / 2, confidence=learned.confidence * 0.6 / excess)
+        return Estimated(value=learned.value, confidence=learned.confidence * (0.25 if disturbed else 0.5))
+    if learned.value is None or disturbed:
+        return classical
+    apart = abs(learned.value - classical.value)
+    sure = max(learned.confidence, classical.confidence) * min(1.0, 0.6 / max(apart, 0.6))
+    return Estimated(value=(2 * classical.value + learned.value) / 3, confidence=sure)
 
 
 def combine_jpeg(traces: JpegTraces, learned: Estimated, *, table_quality: float | None) -> Estimated:
@@ -125,8 +128,11 @@ def measure_windows(
     level = noise.value or 0.0
     traces = estimate_jpeg(planes)
     jpeg = combine_jpeg(traces, learned.jpeg_quality, table_quality=jpeg_table_quality)
-    edges, spectrum = estimate_blur(planes, noise_sigma=level), estimate_scale(planes, noise_sigma=level)
-    blur = combine_blur(edges, learned.blur_sigma_px, noise=level)
+    quality = 100.0 if jpeg.value is None else jpeg.value
+    edges = estimate_blur(planes, noise_sigma=level, jpeg_quality=quality)
+    disturbed = is_disturbed(noise_sigma=level, jpeg_quality=quality)
+    blur = combine_blur(edges, learned.blur_sigma_px, disturbed=disturbed)
+    spectrum = estimate_scale(planes, noise_sigma=level)
     scale = combine_scale(spectrum, learned.effective_scale)
     found = {"noise_sigma": noise, "blur_sigma_px": blur, "jpeg_quality": jpeg, "effective_scale": scale}
     evidence = gather_evidence(combined=found, classical=(flat_noise, edges, spectrum), traces=traces, behind=behind)

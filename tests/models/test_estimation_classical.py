@@ -16,6 +16,7 @@ from models.estimation.classical_jpeg import estimate_jpeg, quantizer_steps
 from models.estimation.classical_noise import estimate_noise, smallest_eigenvalue_sigma, undo_clipping, wavelet_sigma
 from models.estimation.classical_sharpness import estimate_blur, estimate_scale
 from models.estimation.classical_tone import estimate_cast, estimate_fading
+from models.estimation.estimate import combine_blur, estimate_windows
 from models.estimation.patches import (
     choose,
     choose_flat,
@@ -25,6 +26,7 @@ from models.estimation.patches import (
     to_unit_rgb,
     window_starts,
 )
+from models.types import Estimated
 
 
 def _planes(image: np.ndarray) -> np.ndarray:
@@ -87,6 +89,31 @@ def test_blur_and_scale_follow_the_blur(sigma: float) -> None:
     planes = _planes(cv2.GaussianBlur(data.astronaut(), (0, 0), sigma))
     assert estimate_blur(planes, noise_sigma=0).value == pytest.approx(sigma, rel=0.35)
     assert estimate_scale(planes, noise_sigma=0).value == pytest.approx(min(1, 0.683 / sigma), rel=0.5)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize(("noise", "quality"), [(2.0, 100), (8.0, 100), (0.0, 60), (0.0, 20)])
+def test_neither_noise_nor_compression_hides_a_blur_or_makes_one_up(sigma: float, noise: float, quality: int) -> None:
+    soft = cv2.GaussianBlur(data.astronaut(), (0, 0), sigma) if sigma else data.astronaut()
+    noisy = soft + np.random.default_rng(3).normal(0.0, noise, soft.shape) if noise else soft
+    seen = np.rint(np.clip(noisy, 0, 255)).astype(np.uint8)
+    if quality < 100:
+        seen = encode_decode(seen, JpegPass(quality=quality))
+    found = estimate_windows(read_patches(seen), jpeg_table_quality=None)["blur_sigma_px"]
+    assert found.value is not None
+    # Routing asks for 0.75 px before it calls a picture soft; medium edges of a sharp one are not ideally sharp.
+    assert found.value < 0.75 if sigma == 0.0 else abs(found.value - sigma) < 0.35
+
+
+def test_far_apart_neither_the_edges_nor_the_network_are_believed() -> None:
+    edges, near, far = (Estimated(value=value, confidence=0.7) for value in (1.5, 1.8, 0.0))
+    assert combine_blur(edges, near, disturbed=False) == Estimated(value=pytest.approx(1.6), confidence=0.7)
+    assert combine_blur(edges, far, disturbed=False).confidence < 0.3
+    assert combine_blur(edges, far, disturbed=True) == edges
+    nothing = Estimated(value=None, confidence=0.0)
+    assert (
+        combine_blur(nothing, near, disturbed=True).confidence < combine_blur(nothing, near, disturbed=False).confidence
+    )
 
 
 def test_sharp_picture_has_no_blur_and_full_scale() -> None:

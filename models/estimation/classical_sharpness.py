@@ -38,15 +38,10 @@ _DISTURBED = _Reblur(narrow_px=0.7, wide_px=1.5, percentile=50.0, sharp_px=0.5, 
 _MUCH_DISTURBED = replace(_DISTURBED, narrow_px=1.0, wide_px=2.0)
 
 
-def is_disturbed(*, noise_sigma: float, jpeg_quality: float) -> bool:
-    """Whether noise (8-bit levels) or compression is what the finest detail shows, rather than sharpness."""
-    return noise_sigma >= 0.75 or jpeg_quality < 92
-
-
 def _reblur(*, noise_sigma: float, jpeg_quality: float) -> _Reblur:
     if noise_sigma > 4 or jpeg_quality < 45:
         return _MUCH_DISTURBED
-    return _DISTURBED if is_disturbed(noise_sigma=noise_sigma, jpeg_quality=jpeg_quality) else _UNDISTURBED
+    return _DISTURBED if noise_sigma >= 0.75 or jpeg_quality < 92 else _UNDISTURBED
 
 
 def _slope(plane: FloatArray) -> FloatArray:

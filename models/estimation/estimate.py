@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from models.estimation.classical_jpeg import JpegTraces, estimate_jpeg
 from models.estimation.classical_noise import estimate_noise
-from models.estimation.classical_sharpness import estimate_blur, estimate_scale, is_disturbed
+from models.estimation.classical_sharpness import estimate_blur, estimate_scale
 from models.estimation.classical_tone import estimate_cast, estimate_fading
 from models.estimation.evidence import gather_evidence
 from models.estimation.learned import describe_windows, load_network
@@ -32,6 +32,8 @@ _SMALLEST = 32
 _SAMPLE_LINES = 160
 # Below the first noise level only the network is heard, above the second mostly the classical estimate.
 _NOISE_NETWORK, _NOISE_CLASSICAL = 4.0, 10.0
+# From this noise on the network sees no blur; edges of sharp pictures read as blurred by up to so much there.
+_NOISE_BLINDS, _OWN_SOFTNESS_PX, _OWN_SOFTNESS_DOUBT = 0.75, 1.25, 0.7
 UNKNOWN = Estimated(value=None, confidence=0.0)
 
 
@@ -64,16 +66,19 @@ def combine_noise(classical: Estimated, learned: Estimated) -> Estimated:
     return Estimated(value=value, confidence=learned.confidence + (1 - learned.confidence) * 0.5 * weight)
 
 
-def combine_blur(classical: Estimated, learned: Estimated, *, disturbed: bool) -> Estimated:
-    """Return the blur: what the edges measure, corrected by the network where nothing disturbs it.
+def combine_blur(classical: Estimated, learned: Estimated, *, noise_sigma: float) -> Estimated:
+    """Return the blur: what the edges measure, corrected by the network where there is no noise.
 
     Under noise of a level or two the network sees no blur at all, whatever there is (it reads 0.2 px of 2 px at σ 3),
-    and edges measure what they did. Without noise each is wrong in its own way, and far apart neither is believed.
+    and edges measure what they did; a small blur may be the picture's own softness then. Without noise each is wrong in
+    its own way, and far apart neither is believed.
     """
+    noisy = noise_sigma >= _NOISE_BLINDS
     if classical.value is None:  # no edge to see a blur by
-        return Estimated(value=learned.value, confidence=learned.confidence * (0.25 if disturbed else 0.5))
-    if learned.value is None or disturbed:
-        return classical
+        return Estimated(value=learned.value, confidence=learned.confidence * (0.25 if noisy else 0.5))
+    if learned.value is None or noisy:
+        doubt = _OWN_SOFTNESS_DOUBT if classical.value < _OWN_SOFTNESS_PX else 1.0
+        return Estimated(value=classical.value, confidence=classical.confidence * doubt)
     apart = abs(learned.value - classical.value)
     sure = max(learned.confidence, classical.confidence) * min(1.0, 0.6 / max(apart, 0.6))
     return Estimated(value=(2 * classical.value + learned.value) / 3, confidence=sure)
@@ -130,8 +135,7 @@ def measure_windows(
     jpeg = combine_jpeg(traces, learned.jpeg_quality, table_quality=jpeg_table_quality)
     quality = 100.0 if jpeg.value is None else jpeg.value
     edges = estimate_blur(planes, noise_sigma=level, jpeg_quality=quality)
-    disturbed = is_disturbed(noise_sigma=level, jpeg_quality=quality)
-    blur = combine_blur(edges, learned.blur_sigma_px, disturbed=disturbed)
+    blur = combine_blur(edges, learned.blur_sigma_px, noise_sigma=level)
     spectrum = estimate_scale(planes, noise_sigma=level)
     scale = combine_scale(spectrum, learned.effective_scale)
     found = {"noise_sigma": noise, "blur_sigma_px": blur, "jpeg_quality": jpeg, "effective_scale": scale}

@@ -107,13 +107,15 @@ def test_neither_noise_nor_compression_hides_a_blur_or_makes_one_up(sigma: float
 
 def test_far_apart_neither_the_edges_nor_the_network_are_believed() -> None:
     edges, near, far = (Estimated(value=value, confidence=0.7) for value in (1.5, 1.8, 0.0))
-    assert combine_blur(edges, near, disturbed=False) == Estimated(value=pytest.approx(1.6), confidence=0.7)
-    assert combine_blur(edges, far, disturbed=False).confidence < 0.3
-    assert combine_blur(edges, far, disturbed=True) == edges
+    both = combine_blur(edges, near, noise_sigma=0.0)
+    assert (both.value, both.confidence) == (pytest.approx(1.6), 0.7)
+    assert combine_blur(edges, far, noise_sigma=0.0).confidence < 0.3
+    assert combine_blur(edges, far, noise_sigma=5.0) == edges
+    soft = Estimated(value=0.9, confidence=0.7)
+    assert combine_blur(soft, far, noise_sigma=5.0).confidence < 0.5  # may be how soft the picture is by itself
     nothing = Estimated(value=None, confidence=0.0)
-    assert (
-        combine_blur(nothing, near, disturbed=True).confidence < combine_blur(nothing, near, disturbed=False).confidence
-    )
+    unsure, surer = (combine_blur(nothing, near, noise_sigma=sigma).confidence for sigma in (5.0, 0.0))
+    assert unsure < surer
 
 
 def test_sharp_picture_has_no_blur_and_full_scale() -> None:

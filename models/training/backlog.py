@@ -233,12 +233,9 @@ NEEDS: tuple[Need, ...] = (
 )
 
 
-def next_need(needs: tuple[Need, ...] = NEEDS) -> Need | None:
-    """Return the first weight with a recipe that is below a target, or None when all are met."""
-    for need in needs:
-        if need.recipe is not None and is_missed(need):
-            return need
-    return None
+def needs_to_train(needs: tuple[Need, ...] | None = None) -> list[Need]:
+    """Return the weights with a recipe that are below a target, those of most value first; None = of NEEDS."""
+    return [need for need in (NEEDS if needs is None else needs) if need.recipe is not None and is_missed(need)]
 
 
 def is_missed(need: Need) -> bool:
@@ -255,9 +252,11 @@ def as_markdown(needs: tuple[Need, ...] = NEEDS) -> str:
         "# Weights: what each reached, what it should reach, what to train next",
         "",
         "Written by `python -m models.training.backlog --write` from the cards and the table in that module, sorted by",
-        "value to users. `make train-next DATA=… RUN=…` takes the first recipe below its target and can be stopped and",
-        "continued at any time. A GPU takes any of these further: `--device cuda`, the checkpoint folder as `--out`, a",
-        "larger `--steps`.",
+        "value to users. `make train-next DATA=… RUN=…` takes the first recipe below its target that is not done in",
+        "RUN, goes on from its shipped weights in RUN/<recipe>, and can be stopped and continued at any time. On a GPU,",
+        "`lacuna train`, `lacuna search`, `python -m models.training` and `python -m models.scratches.training` go further:",
+        "`--device cuda`, the checkpoint folder as `--out`, a larger `--steps`. The trainings of the estimator, of routing",
+        "and of the agent of RL-Restore run on the CPU and have no `--device`.",
         "",
         "| weight | why | suite | reached (steps) | target | next |",
         "|---|---|---|---|---|---|",

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from models.training.adversarial import train_adversarially
 from models.training.checkpoints import CHECKPOINT, Origin, origin_of
 from models.training.example_sheet import EXAMPLES, save_examples
-from models.training.log import Progress
+from models.training.first_weights import read_weights, start_from
+from models.training.log import LOG, Progress, has_settled, read_log, validations
 from models.training.loop import LoopSettings, Schedule, train
 from models.training.photographs import Photographs, pictures_below
 from models.training.recipes import Recipe
@@ -27,8 +26,9 @@ HELD_BACK = 20
 class RunSettings:
     """data: folders of clean photographs. out: checkpoints and log, resumed from when present.
 
-    start_from: checkpoint folder, or file of weights, of the recipe this one starts from. steps: instead of the
-    recipe's number. peak_lr: instead of the recipe's rate, above 0; lower where finished weights are gone on from.
+    start_from: checkpoint folder, or file of weights, that it begins with, None = from scratch (`first_weights` chooses
+    shipped ones). steps: instead of the recipe's number. peak_lr: instead of the recipe's rate, above 0; lower where
+    finished weights are gone on from.
     minutes: stop (checkpointed) after so many. device: "cpu", "cuda"; None = CUDA where there is one.
     patience: stop for good after so many validations without a better one; the best is what counts then.
     """
@@ -55,7 +55,7 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     torch.manual_seed(recipe.seed)
     network = recipe.network()
     if settings.start_from and not (settings.out / CHECKPOINT).exists():
-        start_from(network, _weights_of(settings.start_from))
+        start_from(network, read_weights(settings.start_from))
     photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
     method = train if recipe.adversarial is None else partial(train_adversarially, adversarial=recipe.adversarial)
@@ -78,6 +78,20 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     return done
 
 
+def is_finished(recipe: Recipe, out: Path, *, steps: int | None = None, patience: int | None = None) -> bool:
+    """Whether `out` has a training of `recipe` whose steps (`steps` instead of the recipe's) are done, or has settled.
+
+    Raises ValueError when it has one of another recipe.
+    """
+    place = out / CHECKPOINT
+    if not place.is_file():
+        return False
+    origin_of(place, recipe=recipe.id)
+    done = int(torch.load(place, map_location="cpu", weights_only=True)["step"])
+    settled = has_settled(validations(read_log(out / LOG)), patience=patience)
+    return settled or done >= (steps or recipe.schedule.steps)
+
+
 def _schedule(recipe: Recipe, settings: RunSettings) -> Schedule:
     schedule = replace(recipe.schedule, steps=settings.steps) if settings.steps else recipe.schedule
     return schedule if settings.peak_lr is None else replace(schedule, peak_lr=settings.peak_lr)
@@ -94,31 +108,3 @@ def _origin(recipe: Recipe, settings: RunSettings) -> Origin:
     )
     place = settings.out / CHECKPOINT
     return own.after(origin_of(place, recipe=recipe.id)) if place.exists() else own
-
-
-def _weights_of(place: Path) -> dict[str, Tensor]:
-    """Return the network's weights of a checkpoint folder, or of a file of weights as they are shipped."""
-    if place.suffix == ".safetensors" and place.is_file():
-        return {name: value.float() for name, value in load_file(place).items()}
-    path = place / CHECKPOINT
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"start from: got {place}, expected a run's folder with {CHECKPOINT} in it or a file of weights"
-        )
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["network"]
-    return weights
-
-
-def start_from(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load `weights` where the shapes agree; a wider first layer keeps its new input channels at zero.
-
-    Layers of another shape (the first and last of an upscaler) stay as they are.
-    """
-    own = network.state_dict()
-    for name, value in weights.items():
-        if own[name].shape == value.shape:
-            own[name] = value
-        elif own[name].shape[0] == value.shape[0] and own[name].shape[1] > value.shape[1]:
-            own[name] = torch.zeros_like(own[name])
-            own[name][:, : value.shape[1]] = value
-    network.load_state_dict(own)

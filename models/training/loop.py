@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Origin, Part, resume, save
 from models.training.corruption import Example
-from models.training.log import LOG, Progress, has_settled, read_log, validations
+from models.training.log import LOG, Pending, Progress, has_settled, mend_log, read_log, require_finite, validations
 from models.training.optimizer import ConvolutionMuon
 
 STABLE_CHECKPOINT = "stable.pt"
+_PENDING = "pending"
 Losses = dict[str, float]
 
 
@@ -131,21 +132,31 @@ def carry_out(
     """Do `one_step(step)` up to `schedule.steps`, going on from the checkpoint of `parts`; return the steps done.
 
     Ends before when the time is up, or, back at the best, when validations have settled (which the log says to a run
-    that is resumed). What a step returns is averaged, by name, from one line of the log to the next.
+    that is resumed). What a step returns is averaged, by name, from one line of the log to the next. Raises
+    DivergedError, with the last checkpoint left as it was, once a loss, a validation or a weight is not finite.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    step = resume(parts, path=settings.out / CHECKPOINT)
+    pending = Pending()
+    parts = {**parts, _PENDING: pending}
+    step = resume(parts, path=settings.out / CHECKPOINT, optional=(_PENDING,))
+    mend_log(settings.out / LOG)
     measured = validations(read_log(settings.out / LOG))
     best = settings.out / BEST_CHECKPOINT
     started = saved = time.monotonic()
 
     def keep(place: Path) -> None:
+        # A gradient that is not finite shows in the loss one step later, when the checkpoint would be lost already.
+        weights = parts["network"].state_dict().items()
+        require_finite(
+            {f"weight of {name}": float(value.sum()) for name, value in weights}, step=step, out=settings.out
+        )
         save(parts, step=step, path=place, origin=settings.origin)
 
-    losses: list[Losses] = []
     with (settings.out / LOG).open("a") as log:
         while step < schedule.steps and not has_settled(measured, patience=settings.patience):
-            losses.append(one_step(step))
+            losses = one_step(step)
+            require_finite(losses, step=step + 1, out=settings.out)
+            pending.losses.append(losses)
             step += 1
             now = time.monotonic()
             if step % settings.log_every == 0 or step == schedule.steps:
@@ -154,17 +165,18 @@ def carry_out(
                     step=step,
                     steps=schedule.steps,
                     lr=schedule.lr(step - 1),
-                    seconds=round(now - started, 1),
+                    seconds=round(pending.seconds, 1),
                     validation_psnr_db=round(validate(), 3) if validate and due else None,
-                    **{name: round(float(np.mean([found[name] for found in losses])), 6) for name in losses[0]},
+                    **{name: round(value, 6) for name, value in pending.means().items()},
                 )
+                pending.losses.clear()
                 if line.validation_psnr_db is not None:
+                    require_finite({"validation PSNR": line.validation_psnr_db}, step=step, out=settings.out)
                     if line.validation_psnr_db > max(measured.values(), default=-math.inf):
                         keep(best)
                     measured[step] = line.validation_psnr_db
                 log.write(json.dumps(asdict(line)) + "\n")
                 log.flush()
-                losses.clear()
                 if observe is not None:
                     observe(line)
             if step == schedule.decay_start:
@@ -175,7 +187,7 @@ def carry_out(
             if settings.stop_after_seconds is not None and now - started > settings.stop_after_seconds:
                 break
     if has_settled(measured, patience=settings.patience) and best.is_file():
-        step = resume(parts, path=best)
+        step = resume(parts, path=best, optional=(_PENDING,))
     keep(settings.out / CHECKPOINT)
     return step
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -25,12 +26,17 @@ from models.training.optimizer import ConvolutionMuon
 
 STABLE_CHECKPOINT = "stable.pt"
 _PENDING = "pending"
+Shape = Literal["linear", "cosine", "step"]
 Losses = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Optimizer steps and learning rates: linear warm-up, constant, then linear decay to 1 % over `decay_share`."""
+    """Optimizer steps and learning rates: linear warm-up, constant, then decay to 1 % over `decay_share`.
+
+    shape: of the decay, "linear", "cosine" (half a wave), or "step" (a tenth from its start, a hundredth from its half).
+    Raises ValueError for another one.
+    """
 
     steps: int
     peak_lr: float = 1e-3
@@ -39,6 +45,11 @@ class Schedule:
     weight_decay: float = 1e-4
     # Of AdamW's share, about three times the usual norm: at 1.0, one odd batch threw a run back by thousands of steps.
     clip_norm: float = 0.2
+    shape: Shape = "linear"
+
+    def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):
+            raise ValueError(f"Schedule: got shape {self.shape!r}, expected one of {', '.join(get_args(Shape))}")
 
     @property
     def decay_start(self) -> int:
@@ -51,7 +62,10 @@ class Schedule:
         if step < self.decay_start:
             return self.peak_lr
         progress = (step - self.decay_start) / max(1, self.steps - self.decay_start)
-        return self.peak_lr * (1.0 - 0.99 * progress)
+        if self.shape == "step":
+            return self.peak_lr * (0.1 if progress < 0.5 else 0.01)
+        fallen = progress if self.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * progress)
+        return self.peak_lr * (1.0 - 0.99 * fallen)
 
 
 @dataclass(frozen=True, slots=True)

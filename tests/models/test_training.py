@@ -20,7 +20,7 @@ from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Exampl
 from models.training.example_sheet import save_examples
 from models.training.export import export
 from models.training.log import LOG, DivergedError, read_log
-from models.training.loop import LoopSettings, Schedule, charbonnier, train
+from models.training.loop import LoopSettings, Schedule, Shape, charbonnier, train
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import RECIPES, get_recipe
 from models.training.run import RunSettings, run_recipe
@@ -282,6 +282,23 @@ def test_learning_rate_warms_up_stays_and_decays() -> None:
     assert schedule.lr(10) == schedule.lr(49) == 1.0
     assert schedule.lr(75) == pytest.approx(0.505)
     assert 0.0 < schedule.lr(99) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("shape", "rates"),
+    [
+        ("linear", [1.0, 0.7525, 0.505, 0.2575]),
+        ("cosine", [1.0, 1.0 - 0.99 * (0.5 - 0.5 * math.sqrt(0.5)), 0.505, 1.0 - 0.99 * (0.5 + 0.5 * math.sqrt(0.5))]),
+        ("step", [0.1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_the_decay_has_the_shape_that_is_asked_for(shape: Shape, rates: list[float]) -> None:
+    schedule = Schedule(steps=80, peak_lr=1.0, warmup_steps=2, decay_share=0.5, shape=shape)
+    assert schedule.lr(39) == 1.0
+    assert [schedule.lr(step) for step in (40, 50, 60, 70)] == pytest.approx(rates)
+    assert 0.01 <= schedule.lr(79) < 0.035
+    with pytest.raises(ValueError, match="expected one of linear, cosine, step"):
+        replace(schedule, shape="square")  # type: ignore[arg-type]
 
 
 def test_no_photographs_is_a_clear_error(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ Losses = dict[str, float]
 class Schedule:
     """Optimizer steps and learning rates: linear warm-up, constant, then decay to 1 % over `decay_share`.
 
-    shape: of the decay, "linear", "cosine" (half a wave), or "step" (a tenth from its start, a hundredth from its half).
-    Raises ValueError for another one.
+    shape: of the decay, "linear", "cosine" (half a wave), or "step" (a tenth from its start, a hundredth from
+    its half). Raises ValueError for another one.
     """
 
     steps: int

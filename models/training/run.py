@@ -9,15 +9,17 @@ from pathlib import Path
 
 import torch
 
-from models.training.adversarial import train_adversarially
+from models.training.adversarial import AdversarialSettings, train_adversarially
 from models.training.checkpoints import CHECKPOINT, Origin, origin_of
 from models.training.example_sheet import EXAMPLES, save_examples
+from models.training.feature_losses import LayersOf
 from models.training.first_weights import read_weights, start_from
 from models.training.log import LOG, Progress, has_settled, read_log, validations
 from models.training.loop import LoopSettings, Schedule, train
 from models.training.photographs import Photographs, pictures_below
-from models.training.recipes import Recipe
+from models.training.recipes import Recipe, get_recipe
 from models.training.validation import mean_psnr_db, validation_examples
+from models.weights import load_weights
 
 HELD_BACK = 20
 
@@ -58,7 +60,10 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
         start_from(network, read_weights(settings.start_from))
     photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
-    method = train if recipe.adversarial is None else partial(train_adversarially, adversarial=recipe.adversarial)
+    method: Callable[..., int] = train
+    if recipe.adversarial is not None:
+        extractor = feature_extractor(recipe.adversarial, device=device) if recipe.adversarial.needs_features else None
+        method = partial(train_adversarially, adversarial=recipe.adversarial, extractor=extractor)
     done = method(
         network,
         batches=lambda rng: recipe.corruption(photographs.patches(recipe.patches, rng=rng), rng),
@@ -76,6 +81,26 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     )
     save_examples(network, examples, path=settings.out / EXAMPLES, device=device)
     return done
+
+
+def feature_extractor(adversarial: AdversarialSettings, *, device: str) -> LayersOf:
+    """Return what finds the features that perceptual and style losses compare: layers of a shipped network, frozen.
+
+    Raises ValueError for a weight that is no recipe's, or of a network that takes more than pictures (B, 3, H, W), and
+    for unknown layers; WeightsError where the weight is not shipped.
+    """
+    recipe = get_recipe(adversarial.feature_weight)
+    if recipe.in_channels != 3 or recipe.rl_restore is not None:
+        raise ValueError(
+            f"adversarial.feature_weight: got {recipe.id!r}, whose network takes more than a picture, expected one of "
+            "pictures alone, such as 'denoise'"
+        )
+    # Building it draws numbers, which must not change the generator's or the discriminator's.
+    with torch.random.fork_rng(devices=[]):
+        network = recipe.network()
+    network.load_state_dict(load_weights(recipe.id))
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LayersOf(network, *adversarial.feature_layers)
 
 
 def is_finished(recipe: Recipe, out: Path, *, steps: int | None = None, patience: int | None = None) -> bool:

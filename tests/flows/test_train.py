@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,14 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.training_plot import curve_svg
 from models.training import backlog, recipes
-from models.training.backlog import Need, Target, as_markdown, needs_to_train
+from models.training.backlog import NEEDS, Need, Target, as_markdown, needs_to_train
 from models.training.checkpoints import CHECKPOINT
 from models.training.corruption import BlindJpeg, BlindNoise
 from models.training.export import export
 from models.training.first_weights import start_from
 from models.training.loop import Schedule
 from models.training.photographs import PatchSettings
-from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights
+from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights, weight_names
 
 RUNNER = CliRunner()
 NAMES = ("denoise", "deblock")
@@ -180,6 +181,17 @@ def test_the_next_weight_is_the_first_below_its_target() -> None:
     met, missed, absent = need("denoise", 20.0, "a"), need("denoise", 60.0, "b"), need("no_such_weight", 1.0, "c")
     assert needs_to_train((met,)) == []
     assert needs_to_train((met, need("denoise", 60.0, None), missed, absent)) == [missed, absent]
+
+
+def test_the_backlog_has_every_weight_and_says_what_it_costs() -> None:
+    assert set(weight_names()) <= {need.weight for need in NEEDS}
+    rows = [line.split(" | ") for line in as_markdown().splitlines() if line.startswith("| `")]
+    budgets = {row[0].strip("| `"): row[5] for row in rows}
+    assert budgets["denoise"] == "24,000 steps in the recipe; 20,000 steps: an hour of a busy core"
+    assert budgets["estimator"] == "time not measured"
+    for need in NEEDS:  # every command names things that are there
+        for path in re.findall(r"models/weights/\S+\.safetensors", need.command):
+            assert (WEIGHTS_FOLDER / Path(path).name).is_file()
 
 
 def test_the_backlog_in_the_repository_is_what_the_cards_say() -> None:

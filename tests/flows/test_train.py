@@ -165,6 +165,20 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(photographs: Path, tmp_path: 
     assert "found none" in none.output
 
 
+def test_a_training_that_diverges_says_so_in_one_sentence(
+    photographs: Path, tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.loop.charbonnier", lambda output, *_, **__: output.mean() * torch.nan)
+    out = tmp_path / "run"
+    base = ["train", tiny_recipe, "--data", str(photographs), "--out", str(out), "--device", "cpu"]
+    diverged = RUNNER.invoke(app, [*base, "--export", str(tmp_path / "weights")])
+    assert diverged.exit_code == 2
+    assert "got a loss of nan at step 1, expected a finite number" in " ".join(diverged.stderr.split())
+    assert "Traceback" not in diverged.stderr.split("lacuna: ")[-1]
+    assert not (out / CHECKPOINT).exists()
+    assert not (tmp_path / "weights").exists()
+
+
 def test_a_curve_shows_loss_and_validation() -> None:
     rows = [{"step": 50 * n, "loss": 1.0 / n, "validation_psnr_db": 20.0 + n if n % 2 else None} for n in range(1, 9)]
     text = curve_svg(rows, title="a <b>")

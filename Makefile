@@ -58,7 +58,7 @@ format: $(STAMP) ## put the code into the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-train-next: $(STAMP) ## train the first weight below its target: DATA="folders of photographs" RUN=folder [OPTIONS]
+train-next: $(STAMP) ## train the first weight below its target, in RUN/<recipe>: DATA="folders of photographs" RUN=folder [OPTIONS]
 	$(BIN)/lacuna train $(foreach folder,$(DATA),--data "$(folder)") --out "$(RUN)" --minutes 8 $(OPTIONS)
 
 deploy: $(STAMP) ## register the flows with the server that PREFECT_API_URL names

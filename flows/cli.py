@@ -209,14 +209,18 @@ def sample(
 @app.command(epilog=_EXIT_CODES)
 def train(
     data: Annotated[list[Path], typer.Option("--data", help="Folder of clean photographs; may be repeated.")],
-    out: Annotated[Path, typer.Option("--out", help="Checkpoints, log and curve; gone on from when present.")],
+    out: Annotated[Path, typer.Option("--out", help="Checkpoints, log and curve; without RECIPE in OUT/<recipe>.")],
     recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE", help="Which weight; the first below its target if not given.")
+        str | None,
+        typer.Argument(
+            metavar="RECIPE", help="Which weight; the first below its target, not done in OUT, if not given."
+        ),
     ] = None,
     start_from: Annotated[
         Path | None,
         typer.Option(
-            "--start-from", help="Checkpoint folder, or file of weights, of the recipe that this one starts from."
+            "--start-from",
+            help="Run or file of weights that it begins with; shipped ones if not given, 'none' for none.",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,

@@ -41,6 +41,7 @@ CURVE_SCHEMA = pa.schema(
 class TrainingSummary:
     """What a training run left behind. `exported`: sha256 of the weights written, None when the run is not finished.
 
+    start_from: name of the file or folder of weights that it began with, None = from scratch.
     settled: it ended before its steps were done, since validations had stopped rising; the best one counts.
     """
 
@@ -48,6 +49,7 @@ class TrainingSummary:
     steps_done: int
     steps: int
     out: str
+    start_from: str | None
     curve: str
     validation_psnr_db: float | None
     settled: bool
@@ -102,16 +104,21 @@ def train(
 ) -> TrainingSummary:
     """Train `recipe_id` on the photographs below `data`, going on from the checkpoint in `out` where there is one.
 
-    With `weights_folder`, a finished run is exported there. Raises ValueError for an unknown recipe, FileNotFoundError
-    without photographs.
+    start_from: folder or file of weights to begin with, "none" = from scratch, None = the shipped weights of the recipe
+    that it names, if any. With `weights_folder`, a finished run is exported there. Raises ValueError for an unknown
+    recipe, and where the weights it names are not shipped; FileNotFoundError without photographs.
     """
+    from models.training.checkpoints import CHECKPOINT, origin_of
+    from models.training.first_weights import first_weights
     from models.training.recipes import get_recipe
 
-    wanted = steps or get_recipe(recipe_id).schedule.steps
+    recipe = get_recipe(recipe_id)
+    wanted = steps or recipe.schedule.steps
+    start = first_weights(recipe, given=None if start_from is None else Path(start_from), out=Path(out))
     settings = {
         "data": data,
         "out": out,
-        "start_from": start_from,
+        "start_from": None if start is None else str(start),
         "steps": steps,
         "peak_lr": peak_lr,
         "minutes": minutes,
@@ -120,6 +127,7 @@ def train(
     }
     done = train_recipe(recipe_id=recipe_id, settings=settings)
     curve = write_curve(recipe_id=recipe_id, out=out)
+    origin = origin_of(Path(out) / CHECKPOINT, recipe=recipe_id)
     sha256 = None
     measured = validations(read_log(Path(out) / LOG))
     settled = has_settled(measured, patience=patience)
@@ -130,6 +138,7 @@ def train(
         steps_done=done,
         steps=wanted,
         out=out,
+        start_from=None if origin is None else origin.start_from,
         curve=curve,
         validation_psnr_db=max(measured.values()) if settled else next(reversed(measured.values()), None),
         settled=settled,

@@ -82,13 +82,22 @@ def load_weights(name: str) -> dict[str, Tensor]:
 
 
 def save_weights(tensors: dict[str, Tensor], *, card: WeightCard, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
-    """Write float16 safetensors and the card, whose sha256 and parameter count are filled in here; return the card."""
+    """Write float16 safetensors and the card, whose sha256 and parameter count are filled in here; return the card.
+
+    Raises WeightsError, with nothing written, where a value is not finite, or too large for float16.
+    """
     halves = {
         key: (
             value.detach().cpu().to(torch.float16) if value.is_floating_point() else value.detach().cpu()
         ).contiguous()
         for key, value in tensors.items()
     }
+    for key, value in halves.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise WeightsError(
+                f"weights {card.id!r}: got values in {key} not finite in half precision, expected finite ones; "
+                "nothing was written: export a checkpoint of before the training went astray"
+            )
     content = save(halves)
     parameters = sum(value.numel() for value in halves.values())
     filled = WeightCard(**{**asdict(card), "sha256": hashlib.sha256(content).hexdigest(), "parameters": parameters})

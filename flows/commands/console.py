@@ -53,6 +53,7 @@ def _mendable() -> tuple[type[BaseException], ...]:
         ("storage.errors", "StorageError"),
         ("models.registry", "UnknownMethodError"),
         ("models.weights", "WeightsError"),
+        ("models.training.log", "DivergedError"),
     ):
         # A module that was never imported cannot have raised its error.
         if module in sys.modules:

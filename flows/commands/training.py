@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,20 +18,42 @@ if TYPE_CHECKING:
     from models.training.log import Progress as LogLine
 
 
-def choose_recipe(recipe: str | None) -> str:
-    """Return the recipe asked for, or the first of the backlog that is below its target.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A recipe, the folder of its run, and what it begins with: folder or file of weights, None = from scratch."""
 
-    Raises ValueError for an unknown recipe, and when none is asked for and all targets are met.
+    recipe: str
+    out: Path
+    start_from: Path | None
+
+
+def choose(
+    recipe: str | None, *, out: Path, start_from: Path | None, steps: int | None, patience: int | None
+) -> Choice:
+    """Return the training asked for; without a recipe, the first of the backlog below its target, in OUT/<recipe>.
+
+    One whose run there is finished is passed over: what it reached is not known before it is measured. It goes on from
+    its own shipped weights. Raises ValueError for an unknown recipe, and when none is asked for and none is left.
     """
-    from models.training.backlog import next_need
+    from models.training.backlog import needs_to_train
+    from models.training.first_weights import first_weights
     from models.training.recipes import get_recipe
+    from models.training.run import is_finished
 
     if recipe is not None:
-        return get_recipe(recipe).id
-    need = next_need()
-    if need is None or need.recipe is None:
+        return Choice(recipe, out, first_weights(get_recipe(recipe), given=start_from, out=out))
+    missed = needs_to_train()
+    for need in missed:
+        wanted = get_recipe(str(need.recipe))
+        folder = out / wanted.id
+        if not is_finished(wanted, folder, steps=steps, patience=patience):
+            return Choice(wanted.id, folder, first_weights(wanted, given=start_from, out=folder, its_own=True))
+    if not missed:
         raise ValueError("train: every weight of the backlog meets its targets; name a recipe to train it further")
-    return need.recipe
+    raise ValueError(
+        f"train: got {out}, in which every recipe below its target has a finished run; export and measure them, give "
+        "more --steps or another --out, or name a recipe"
+    )
 
 
 def run(
@@ -49,16 +71,20 @@ def run(
     as_json: bool,
 ) -> int:
     """Train, print what came of it, and return the exit code."""
+    from models.training.first_weights import SCRATCH, describe
+
     prefect_settings.quieten()
     console = Console(stderr=True)
-    recipe_id = choose_recipe(recipe)
+    chosen = choose(recipe, out=out, start_from=start_from, steps=steps, patience=patience)
+    # To the errors' stream: nobody should learn afterwards that a run began from nothing.
+    console.print(f"{chosen.recipe}: {describe(chosen.start_from, out=chosen.out)}", soft_wrap=True)
     start_engine()
     with nullcontext() if as_json else console.status("Starting…"):
         from flows.train import listen, train
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
     bar = Progress(*columns, console=console, disable=as_json)
-    task = bar.add_task(recipe_id, total=None, state="")
+    task = bar.add_task(chosen.recipe, total=None, state="")
 
     def hear(line: LogLine) -> None:
         psnr = "" if line.validation_psnr_db is None else f", {line.validation_psnr_db:.2f} dB"
@@ -70,10 +96,10 @@ def run(
     try:
         with bar:
             summary = train(
-                recipe_id,
+                chosen.recipe,
                 [str(folder) for folder in data],
-                str(out),
-                start_from=None if start_from is None else str(start_from),
+                str(chosen.out),
+                start_from=SCRATCH if chosen.start_from is None else str(chosen.start_from),
                 steps=steps,
                 peak_lr=peak_lr,
                 minutes=minutes,

@@ -6,8 +6,9 @@ episode ends with `stop`, after three actions, or once a picture has become wors
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -119,12 +120,36 @@ class Replay:
         """Take in episodes, in the place of the oldest."""
         capacity = len(self._states)
         places = (self._next + torch.arange(len(episodes.actions))) % capacity
-        self._states[places] = episodes.states.to("cpu", torch.float16)
+        # What follows an episode's end is not learned from: nothing, so that it need not be kept.
+        taken = (episodes.actions > 0)[..., None, None, None]
+        self._states[places] = torch.where(taken, episodes.states, 0.0).to("cpu", torch.float16)
         self._actions[places] = episodes.actions.cpu()
         self._rewards[places] = episodes.rewards.cpu()
         self._ended[places] = episodes.ended.cpu()
         self._next = int((places[-1] + 1) % capacity)
         self.filled = min(capacity, self.filled + len(places))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes: the states that actions were taken in, 24 KB each, and the rest."""
+        actions = self._actions[: self.filled]
+        return {
+            "states": self._states[: self.filled][actions > 0],
+            "actions": actions.to(torch.int8),
+            "rewards": self._rewards[: self.filled].clone(),
+            "ended": self._ended[: self.filled].clone(),
+            "next": self._next,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Go on from `state_dict`'s result; raises ValueError for more episodes than there is room for."""
+        filled, capacity = len(state["actions"]), len(self._states)
+        if filled > capacity:
+            raise ValueError(f"replay: got {filled} episodes, expected at most {capacity}; give it the room it had")
+        self._actions[:filled] = state["actions"].long()
+        self._states[:filled][self._actions[:filled] > 0] = state["states"]
+        self._rewards[:filled] = state["rewards"]
+        self._ended[:filled] = state["ended"]
+        self._next, self.filled = int(state["next"]) % capacity, filled
 
     def draw(self, count: int, *, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (states, actions, rewards, ended) of `count` episodes."""

@@ -31,6 +31,7 @@ from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COU
 from models.rl_restore.tool_training import ToolFaults
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Part, resume, save
 from models.training.corruption import MixtureOfSeverity
+from models.training.log import LOG, mend_log, read_lines, require_finite
 from models.training.photographs import PatchSettings, Photographs
 from models.training.run import HELD_BACK
 
@@ -39,6 +40,9 @@ _VALIDATED = 192
 # A picture this good is left out: there is nothing to learn from it.
 _TOO_GOOD_DB = 50.0
 _ACTIONS_PER_LINE = 5_000
+# The agent's memory of episodes. A training that goes on without it, as checkpoints of before have none, learns from
+# others.
+_REPLAY = "replay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,13 +175,17 @@ def train_agent(
     minutes: float,
     validate: Callable[[ToolchainNetwork], dict[str, float]],
 ) -> int:
-    """Train `network.agent` in place until its actions are done or the time is up; return the actions done."""
+    """Train `network.agent` in place until its actions are done or the time is up; return the actions done.
+
+    Stopped and resumed, it ends with the weights of an uninterrupted training. Raises DivergedError for a loss that is
+    not finite.
+    """
     agent, target = network.agent, copy.deepcopy(network.agent)
     optimizer = torch.optim.Adam(agent.parameters(), lr=settings.learning_rate)
-    parts: dict[str, Part] = {"network": network, "target": target, "optimizer": optimizer}
-    out.mkdir(parents=True, exist_ok=True)
-    done = resume(parts, path=out / CHECKPOINT)
     replay, began = Replay(settings.replay_episodes), time.monotonic()
+    parts: dict[str, Part] = {"network": network, "target": target, "optimizer": optimizer, _REPLAY: replay}
+    out.mkdir(parents=True, exist_ok=True)
+    done = resume(parts, path=out / CHECKPOINT, optional=(_REPLAY,))
     while done < settings.actions and time.monotonic() - began < 60 * minutes:
         rng = np.random.default_rng((settings.seed, done))
         degraded, clean = patches.draw(settings.together, rng=rng)
@@ -197,6 +205,7 @@ def train_agent(
             torch.nn.utils.clip_grad_norm_(agent.parameters(), settings.clip_norm)
             optimizer.step()
             losses.append(float(loss.detach()))
+            require_finite({"loss": losses[-1]}, step=done, out=out)
         every = max(1, int(settings.target_every * settings.scale))
         before, done = done, done + made
         if before // every != done // every:
@@ -237,6 +246,7 @@ def train_tools(
         with quick():
             images, actions = restored(network, degraded, choose=choose)
         loss = (images - clean).square().mean()
+        require_finite({"loss": float(loss.detach())}, step=done, out=out)
         optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # not where the agent stops at once with every picture
             loss.backward()  # type: ignore[no-untyped-call]
@@ -266,8 +276,9 @@ def _record(out: Path, line: dict[str, Any], *, gains: dict[str, float], parts: 
     An agent's gain on mixtures peaks early and falls while its loss goes on falling: what comes after it goes on from
     the best (`finished`).
     """
-    log = out / "log.jsonl"
-    rows = [json.loads(text) for text in log.read_text().splitlines()] if log.exists() else []
+    log = out / LOG
+    mend_log(log)
+    rows = read_lines(log)
     gain = round(float(np.mean(list(gains.values()))), 4)
     text = json.dumps({**line, **gains, "gain_db": gain})
     with log.open("a") as file:
@@ -275,6 +286,8 @@ def _record(out: Path, line: dict[str, Any], *, gains: dict[str, float], parts: 
     print(text, flush=True)
     save(parts, step=step, path=out / CHECKPOINT)
     if gain > max((row.get("gain_db", -math.inf) for row in rows), default=-math.inf):
+        # Nothing is gone on with from there but weights.
+        parts = {name: part for name, part in parts.items() if name != _REPLAY}
         save(parts, step=step, path=out / BEST_CHECKPOINT)
 
 

@@ -37,9 +37,11 @@ from models.training.loop import LoopSettings, Losses, Schedule, autocast, carry
 class AdversarialSettings:
     """What the generator is trained for, and how the discriminator learns.
 
-    Weights are of the mean loss each; perceptual and style count where an extractor is given. penalty: on the
-    discriminator's slope, every `penalty_every` steps with as many times its weight (StyleGAN2's lazy regularization).
-    betas: of Adam, for both. averaging: the running mean keeps so much of itself every step.
+    Weights are of the mean loss each. feature_weight, feature_layers: the shipped weight, of one of our recipes that
+    take pictures alone, and the names of its network's layers whose outputs the perceptual and style losses compare
+    (`models.training.run` builds their extractor). penalty: on the discriminator's slope, every `penalty_every` steps
+    with as many times its weight (StyleGAN2's lazy regularization). betas: of Adam, for both. averaging: the running
+    mean keeps so much of itself every step.
     """
 
     kind: Adversary = "hinge"
@@ -48,6 +50,8 @@ class AdversarialSettings:
     matching_weight: float = 0.0
     perceptual_weight: float = 0.0
     style_weight: float = 0.0
+    feature_weight: str = "denoise"
+    feature_layers: tuple[str, ...] = ("encoders.0", "encoders.1", "body")
     widths: tuple[int, ...] = (32, 64, 96, 96)
     spectral: bool = True
     penalty: str | None = None
@@ -65,6 +69,11 @@ class AdversarialSettings:
             raise ValueError(f"AdversarialSettings: got penalty_every {self.penalty_every}, expected at least 1")
         if self.discriminator_steps < 1:
             raise ValueError(f"AdversarialSettings: got {self.discriminator_steps} steps, expected at least 1")
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the generator's loss has a perceptual or a style part."""
+        return bool(self.perceptual_weight or self.style_weight)
 
     def discriminator(self, *, masked: bool) -> PatchDiscriminator:
         """Return an untrained discriminator of pictures, and their masks where there are any."""
@@ -87,7 +96,7 @@ def train_adversarially(
 
     In the end its weights are the running mean. Raises ValueError for weights of features without an extractor.
     """
-    if extractor is None and (adversarial.perceptual_weight or adversarial.style_weight):
+    if extractor is None and adversarial.needs_features:
         raise ValueError("train_adversarially: got weights for perceptual or style loss, expected an extractor too")
     generator.to(settings.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     masked = batches(np.random.default_rng((seed, 0))).weight is not None

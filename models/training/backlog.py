@@ -10,6 +10,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from models.training.recipes import RECIPES
 from models.weights import WEIGHTS_FOLDER, load_card, weight_names
 
 
@@ -40,12 +41,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """One weight: why users want it, what it is held to, how it is trained further, and what is known about that."""
+    """One weight: why users want it, what it is held to, how it is trained further, and what is known about that.
+
+    budget: how long on one CPU core what trainings there were; the table adds the steps of the weight's recipe.
+    """
 
     weight: str
     value: str
     targets: tuple[Target, ...]
     command: str
+    budget: str = "time not measured"
     notes: str = ""
     recipe: str | None = None
 
@@ -53,6 +58,15 @@ class Need:
 def _at(prefix: str, figures: dict[str, float]) -> tuple[tuple[str, float], ...]:
     """Return the figures by "set recipe/level", as `benchmarks.cards` writes them."""
     return tuple((prefix + level, value) for level, value in figures.items())
+
+
+# As the training of routing calls them on its card.
+_CROPS = "2020 damaged crops of held-back training photographs"
+
+
+def _further(recipe: str) -> str:
+    """Return the command that goes on from a recipe's shipped weights."""
+    return f"lacuna train {recipe} --data DATA --out RUN --steps N --start-from models/weights/{recipe}.safetensors"
 
 
 # Sorted by value to users.
@@ -83,8 +97,9 @@ NEEDS: tuple[Need, ...] = (
                 source="DnCNN-B",
             ),
         ),
-        command="lacuna train denoise --data DATA --out RUN --steps N",
-        notes="the last 20,000 steps (Muon, 5e-4, leaky ReLUs, an hour of a busy core) brought 0.02 to 0.06 dB: it is "
+        command=_further("denoise"),
+        budget="20,000 steps: an hour of a busy core",
+        notes="the last 20,000 steps (Muon, 5e-4, leaky ReLUs) brought 0.02 to 0.06 dB: it is "
         "near what its 132 GMAC a megapixel can. At full resolution (209 GMAC), 15,500 steps from all-in-one end "
         "within 0.07 dB of it (docs/decisions/0024), still rising; not shipped",
         recipe="denoise",
@@ -99,7 +114,7 @@ NEEDS: tuple[Need, ...] = (
                 source="the aim; DnCNN-3 + 0.2",
             ),
         ),
-        command="lacuna train deblock --data DATA --out RUN --start-from models/weights/denoise.safetensors",
+        command=_further("deblock"),
         notes="at full resolution, 10,000 steps from all-in-one end within 0.05 dB of it (docs/decisions/0024); not "
         "shipped",
         recipe="deblock",
@@ -114,7 +129,8 @@ NEEDS: tuple[Need, ...] = (
                 source="unsharp masking told σ",
             ),
         ),
-        command="lacuna train deblur --data DATA --out RUN --start-from models/weights/all-in-one.safetensors",
+        command=_further("deblur"),
+        budget="5,000 steps: 30 minutes of a busy core (docs/decisions/0024)",
         recipe="deblur",
     ),
     Need(
@@ -127,8 +143,9 @@ NEEDS: tuple[Need, ...] = (
                 source="Deep Image Prior 33.48",
             ),
         ),
-        command="lacuna train fill --data DATA --out RUN --steps N",
-        notes="more steps (two hours of a busy core so far); larger patches for wide holes, where the network before "
+        command=_further("fill"),
+        budget="10,900 steps: two hours of a busy core",
+        notes="more steps; larger patches for wide holes, where the network before "
         "was 0.1-0.2 dB better (old-photo/structured 29.61, /mixed 22.91)",
         recipe="fill",
     ),
@@ -151,12 +168,30 @@ NEEDS: tuple[Need, ...] = (
         "eigenvalue, and kinds of noise as classes",
     ),
     Need(
+        weight="predicted-gain",
+        value="it chooses the treatment of every picture",
+        targets=(
+            Target(metric=_CROPS, levels=(("gain_db", 1.6008),), source="gain in dB of the rules"),
+            Target(metric=_CROPS, levels=(("harmed", 0.0317),), source="share the rules harm", errors=True),
+            Target(
+                metric="169 whole clean held-back photographs",
+                levels=(("touched", 0.0),),
+                source="none is to be touched",
+                errors=True,
+            ),
+        ),
+        command="python -m models.routing.training --data PARENT --out NEW --count 5000 --ship",
+        budget="4,000 examples: about 40 minutes of a busy core (docs/decisions/0016)",
+        notes="the best choice would gain 2.28 dB on these crops; to be learned anew after new weights of denoise, "
+        "deblock, deblur or all-in-one",
+    ),
+    Need(
         weight="upscale-x4",
         value="small scans and prints",
         targets=(
             Target(metric="sr (PSNR dB)", levels=(("Set5 bicubic/x4", 31.6),), source="VDSR 31.35, SRResNet 32.10"),
         ),
-        command="lacuna train upscale-x4 --data DATA --out RUN --steps N",
+        command=_further("upscale-x4"),
         notes="at its end: 6,000 steps more gave 31.55 and the same validation (32.24 dB), the mean of the weights of "
         "three runs no more; a wider or deeper network is next. Draws lines into the texture of printed paper: a share "
         "of slightly noisy and compressed small pictures",
@@ -166,8 +201,7 @@ NEEDS: tuple[Need, ...] = (
         weight="upscale-x2",
         value="the same, where the print is not so small",
         targets=(Target(metric="sr (PSNR dB)", levels=(("Set5 bicubic/x2", 37.56),), source="VDSR"),),
-        command="lacuna train upscale-x2 --data DATA --out RUN --steps N "
-        "--start-from models/weights/upscale-x4.safetensors",
+        command=_further("upscale-x2"),
         recipe="upscale-x2",
     ),
     Need(
@@ -180,8 +214,7 @@ NEEDS: tuple[Need, ...] = (
                 source="the released agent + 1 dB",
             ),
         ),
-        command="lacuna train all-in-one --data DATA --out RUN --steps N "
-        "--start-from models/weights/all-in-one.safetensors",
+        command=_further("all-in-one"),
         notes="12,500 steps at full resolution, photographs shrunk to a third too: 25.66 dB on the recipe's validation "
         "crops (the network before, behind a pixel-unshuffle: 25.35) and still rising; the official agent is of 63 px "
         "patches of one kind of mixture only",
@@ -200,7 +233,8 @@ NEEDS: tuple[Need, ...] = (
         command="lacuna train rl-restore-tools --data DATA --out TOOLS; "
         "python -m models.rl_restore.training agent --data DATA --start-from TOOLS --out AGENT; "
         "python -m models.rl_restore.training joint --data DATA --start-from AGENT --out RUN",
-        notes="two hours of a busy core (authors: 2,000,000 actions, 200,000 batches). Tools with stronger slight "
+        budget="all three stages: two hours of a busy core",
+        notes="authors: 2,000,000 actions, 200,000 batches. Tools with stronger slight "
         "faults, as the recipe has now, let a greedy oracle gain 3.35 dB instead of 3.15 before joint training: begin "
         "with them. An agent trained again after joint training, at 4e-4, paid",
     ),
@@ -214,31 +248,30 @@ NEEDS: tuple[Need, ...] = (
                 source="one picture of the author each",
             ),
         ),
-        command="lacuna train example-external --data DATA --out RUN --steps N",
+        command=_further("example-external"),
+        budget="2,300 steps of four patches: about half an hour of a busy core (docs/decisions/0017)",
         recipe="example-external",
     ),
     Need(
         weight="example-external-narrow",
         value="the same, narrow: whether a network that knows less learns more from a picture",
         targets=(),
-        command="lacuna train example-external-narrow --data DATA --out RUN --steps N",
+        command=_further("example-external-narrow"),
     ),
     Need(
         weight="fill-texture",
         value="texture in holes that regression fills smoothly",
         targets=(),
-        command="lacuna train fill-texture --data DATA --out RUN --start-from models/weights/fill.safetensors",
-        notes="nothing shipped yet; 150 steps take 3 minutes of a busy core, and the discriminator has hardly begun",
+        command="lacuna train fill-texture --data DATA --out RUN",
+        budget="150 steps: 3 minutes of a busy core",
+        notes="nothing shipped yet; after 150 steps the discriminator has hardly begun",
     ),
 )
 
 
-def next_need(needs: tuple[Need, ...] = NEEDS) -> Need | None:
-    """Return the first weight with a recipe that is below a target, or None when all are met."""
-    for need in needs:
-        if need.recipe is not None and is_missed(need):
-            return need
-    return None
+def needs_to_train(needs: tuple[Need, ...] | None = None) -> list[Need]:
+    """Return the weights with a recipe that are below a target, those of most value first; None = of NEEDS."""
+    return [need for need in (NEEDS if needs is None else needs) if need.recipe is not None and is_missed(need)]
 
 
 def is_missed(need: Need) -> bool:
@@ -255,19 +288,22 @@ def as_markdown(needs: tuple[Need, ...] = NEEDS) -> str:
         "# Weights: what each reached, what it should reach, what to train next",
         "",
         "Written by `python -m models.training.backlog --write` from the cards and the table in that module, sorted by",
-        "value to users. `make train-next DATA=… RUN=…` takes the first recipe below its target and can be stopped and",
-        "continued at any time. A GPU takes any of these further: `--device cuda`, the checkpoint folder as `--out`, a",
-        "larger `--steps`.",
+        "value to users. `make train-next DATA=… RUN=…` takes the first recipe below its target that is not done in",
+        "RUN, goes on from its shipped weights in RUN/<recipe>, and can be stopped and continued at any time. A GPU",
+        "takes `lacuna train`, `lacuna search`, `python -m models.training` and `python -m models.scratches.training`",
+        "further: `--device cuda`, the checkpoint folder as `--out`, a larger `--steps`. The trainings of the",
+        "estimator, of routing, and of RL-Restore's agent with its tools (`agent`, `joint`), run on the CPU: they have",
+        "no `--device`. Budget: how many steps the recipe makes, and what was timed on one core of a CPU.",
         "",
-        "| weight | why | suite | reached (steps) | target | next |",
-        "|---|---|---|---|---|---|",
+        "| weight | why | suite | reached (steps) | target | budget | next |",
+        "|---|---|---|---|---|---|---|",
     ]
     for need in needs:
         card = load_card(need.weight) if need.weight in weight_names() else None
         if not need.targets:
             lines.append(
                 f"| `{need.weight}` | {need.value} | no figure set yet | ({card.steps if card else 0}) | | "
-                f"`{need.command}`{f'; {need.notes}' if need.notes else ''} |"
+                f"{_budget(need)} | `{need.command}`{f'; {need.notes}' if need.notes else ''} |"
             )
         for target in need.targets:
             reached = target.reached(card.metrics if card else {})
@@ -277,9 +313,15 @@ def as_markdown(needs: tuple[Need, ...] = NEEDS) -> str:
             notes = f"; {need.notes}" if need.notes else ""
             lines.append(
                 f"| `{need.weight}` | {need.value} | {target.metric} | {shown} ({card.steps if card else 0}) | "
-                f"{wanted} ({target.source}): {mark} | `{need.command}`{notes} |"
+                f"{wanted} ({target.source}): {mark} | {_budget(need)} | `{need.command}`{notes} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _budget(need: Need) -> str:
+    """Return the steps of the weight's recipe, where it has one, and how long training took."""
+    steps = {recipe.id: f"{recipe.schedule.steps:,} steps in the recipe; " for recipe in RECIPES}
+    return steps.get(need.weight, "") + need.budget
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,12 +54,17 @@ def save(parts: Mapping[str, Part], *, step: int, path: Path, origin: Origin | N
     temporary.replace(path)
 
 
-def resume(parts: Mapping[str, Part], *, path: Path) -> int:
-    """Load the parts' states and return the step; 0, and nothing loaded, where there is no such file."""
+def resume(parts: Mapping[str, Part], *, path: Path, optional: Collection[str] = ()) -> int:
+    """Load the parts' states and return the step; 0, and nothing loaded, where there is no such file.
+
+    optional: parts that checkpoints of earlier versions lack; they stay as they are then.
+    """
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     for name, part in parts.items():
+        if name in optional and name not in state:
+            continue
         part.load_state_dict(state[name])
     return int(state["step"])
 

@@ -10,6 +10,7 @@ import torch
 
 from models.blocks import LEAK
 from models.training.checkpoints import CHECKPOINT, UNRECORDED, Origin, origin_of
+from models.training.first_weights import SCRATCH
 from models.training.recipes import Recipe, get_recipe
 from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
 
@@ -39,7 +40,7 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
     network = recipe.network()
     network.load_state_dict(state["network"], strict=True)
     given = (
-        ("--start-from", origin.start_from and f"<{origin.start_from}>"),
+        ("--start-from", f"<{origin.start_from}>" if origin.start_from else SCRATCH if recipe.start_from else None),
         ("--steps", origin.steps),
         ("--peak-lr", origin.peak_lr),
     )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,16 +21,22 @@ from torch import Tensor, nn
 
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Origin, Part, resume, save
 from models.training.corruption import Example
-from models.training.log import LOG, Progress, has_settled, read_log, validations
+from models.training.log import LOG, Pending, Progress, has_settled, mend_log, read_log, require_finite, validations
 from models.training.optimizer import ConvolutionMuon
 
 STABLE_CHECKPOINT = "stable.pt"
+_PENDING = "pending"
+Shape = Literal["linear", "cosine", "step"]
 Losses = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Optimizer steps and learning rates: linear warm-up, constant, then linear decay to 1 % over `decay_share`."""
+    """Optimizer steps and learning rates: linear warm-up, constant, then decay to 1 % over `decay_share`.
+
+    shape: of the decay, "linear", "cosine" (half a wave), or "step" (a tenth from its start, a hundredth from
+    its half). Raises ValueError for another one.
+    """
 
     steps: int
     peak_lr: float = 1e-3
@@ -38,6 +45,11 @@ class Schedule:
     weight_decay: float = 1e-4
     # Of AdamW's share, about three times the usual norm: at 1.0, one odd batch threw a run back by thousands of steps.
     clip_norm: float = 0.2
+    shape: Shape = "linear"
+
+    def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):
+            raise ValueError(f"Schedule: got shape {self.shape!r}, expected one of {', '.join(get_args(Shape))}")
 
     @property
     def decay_start(self) -> int:
@@ -50,7 +62,10 @@ class Schedule:
         if step < self.decay_start:
             return self.peak_lr
         progress = (step - self.decay_start) / max(1, self.steps - self.decay_start)
-        return self.peak_lr * (1.0 - 0.99 * progress)
+        if self.shape == "step":
+            return self.peak_lr * (0.1 if progress < 0.5 else 0.01)
+        fallen = progress if self.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * progress)
+        return self.peak_lr * (1.0 - 0.99 * fallen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +146,31 @@ def carry_out(
     """Do `one_step(step)` up to `schedule.steps`, going on from the checkpoint of `parts`; return the steps done.
 
     Ends before when the time is up, or, back at the best, when validations have settled (which the log says to a run
-    that is resumed). What a step returns is averaged, by name, from one line of the log to the next.
+    that is resumed). What a step returns is averaged, by name, from one line of the log to the next. Raises
+    DivergedError, with the last checkpoint left as it was, once a loss, a validation or a weight is not finite.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    step = resume(parts, path=settings.out / CHECKPOINT)
+    pending = Pending()
+    parts = {**parts, _PENDING: pending}
+    step = resume(parts, path=settings.out / CHECKPOINT, optional=(_PENDING,))
+    mend_log(settings.out / LOG)
     measured = validations(read_log(settings.out / LOG))
     best = settings.out / BEST_CHECKPOINT
     started = saved = time.monotonic()
 
     def keep(place: Path) -> None:
+        # A gradient that is not finite shows in the loss one step later, when the checkpoint would be lost already.
+        weights = parts["network"].state_dict().items()
+        require_finite(
+            {f"weight of {name}": float(value.sum()) for name, value in weights}, step=step, out=settings.out
+        )
         save(parts, step=step, path=place, origin=settings.origin)
 
-    losses: list[Losses] = []
     with (settings.out / LOG).open("a") as log:
         while step < schedule.steps and not has_settled(measured, patience=settings.patience):
-            losses.append(one_step(step))
+            losses = one_step(step)
+            require_finite(losses, step=step + 1, out=settings.out)
+            pending.losses.append(losses)
             step += 1
             now = time.monotonic()
             if step % settings.log_every == 0 or step == schedule.steps:
@@ -154,17 +179,18 @@ def carry_out(
                     step=step,
                     steps=schedule.steps,
                     lr=schedule.lr(step - 1),
-                    seconds=round(now - started, 1),
+                    seconds=round(pending.seconds, 1),
                     validation_psnr_db=round(validate(), 3) if validate and due else None,
-                    **{name: round(float(np.mean([found[name] for found in losses])), 6) for name in losses[0]},
+                    **{name: round(value, 6) for name, value in pending.means().items()},
                 )
+                pending.losses.clear()
                 if line.validation_psnr_db is not None:
+                    require_finite({"validation PSNR": line.validation_psnr_db}, step=step, out=settings.out)
                     if line.validation_psnr_db > max(measured.values(), default=-math.inf):
                         keep(best)
                     measured[step] = line.validation_psnr_db
                 log.write(json.dumps(asdict(line)) + "\n")
                 log.flush()
-                losses.clear()
                 if observe is not None:
                     observe(line)
             if step == schedule.decay_start:
@@ -175,7 +201,7 @@ def carry_out(
             if settings.stop_after_seconds is not None and now - started > settings.stop_after_seconds:
                 break
     if has_settled(measured, patience=settings.patience) and best.is_file():
-        step = resume(parts, path=best)
+        step = resume(parts, path=best, optional=(_PENDING,))
     keep(settings.out / CHECKPOINT)
     return step
 

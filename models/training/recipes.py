@@ -29,7 +29,7 @@ from models.training.photographs import PatchSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How one weight file is made. `start_from` says which run it starts from, as arguments of this command.
+    """How one weight file is made. `start_from` names the recipe whose weights it begins with.
 
     `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the networks
     of `models.example_based` that correct a smooth fill; `rl_restore` the tools of RL-Restore or one of the networks it

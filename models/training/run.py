@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
-from models.training.adversarial import train_adversarially
+from models.training.adversarial import AdversarialSettings, train_adversarially
 from models.training.checkpoints import CHECKPOINT, Origin, origin_of
 from models.training.example_sheet import EXAMPLES, save_examples
-from models.training.log import Progress
+from models.training.feature_losses import LayersOf
+from models.training.first_weights import read_weights, start_from
+from models.training.log import LOG, Progress, has_settled, read_log, validations
 from models.training.loop import LoopSettings, Schedule, train
 from models.training.photographs import Photographs, pictures_below
-from models.training.recipes import Recipe
+from models.training.recipes import Recipe, get_recipe
 from models.training.validation import mean_psnr_db, validation_examples
+from models.weights import load_weights
 
 HELD_BACK = 20
 
@@ -27,8 +28,9 @@ HELD_BACK = 20
 class RunSettings:
     """data: folders of clean photographs. out: checkpoints and log, resumed from when present.
 
-    start_from: checkpoint folder, or file of weights, of the recipe this one starts from. steps: instead of the
-    recipe's number. peak_lr: instead of the recipe's rate, above 0; lower where finished weights are gone on from.
+    start_from: checkpoint folder, or file of weights, that it begins with, None = from scratch (`first_weights` chooses
+    shipped ones). steps: instead of the recipe's number. peak_lr: instead of the recipe's rate, above 0; lower where
+    finished weights are gone on from.
     minutes: stop (checkpointed) after so many. device: "cpu", "cuda"; None = CUDA where there is one.
     patience: stop for good after so many validations without a better one; the best is what counts then.
     """
@@ -55,10 +57,13 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     torch.manual_seed(recipe.seed)
     network = recipe.network()
     if settings.start_from and not (settings.out / CHECKPOINT).exists():
-        start_from(network, _weights_of(settings.start_from))
+        start_from(network, read_weights(settings.start_from))
     photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
-    method = train if recipe.adversarial is None else partial(train_adversarially, adversarial=recipe.adversarial)
+    method: Callable[..., int] = train
+    if recipe.adversarial is not None:
+        extractor = feature_extractor(recipe.adversarial, device=device) if recipe.adversarial.needs_features else None
+        method = partial(train_adversarially, adversarial=recipe.adversarial, extractor=extractor)
     done = method(
         network,
         batches=lambda rng: recipe.corruption(photographs.patches(recipe.patches, rng=rng), rng),
@@ -78,6 +83,40 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     return done
 
 
+def feature_extractor(adversarial: AdversarialSettings, *, device: str) -> LayersOf:
+    """Return what finds the features that perceptual and style losses compare: layers of a shipped network, frozen.
+
+    Raises ValueError for a weight that is no recipe's, or of a network that takes more than pictures (B, 3, H, W), and
+    for unknown layers; WeightsError where the weight is not shipped.
+    """
+    recipe = get_recipe(adversarial.feature_weight)
+    if recipe.in_channels != 3 or recipe.rl_restore is not None:
+        raise ValueError(
+            f"adversarial.feature_weight: got {recipe.id!r}, whose network takes more than a picture, expected one of "
+            "pictures alone, such as 'denoise'"
+        )
+    # Building it draws numbers, which must not change the generator's or the discriminator's.
+    with torch.random.fork_rng(devices=[]):
+        network = recipe.network()
+    network.load_state_dict(load_weights(recipe.id))
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LayersOf(network, *adversarial.feature_layers)
+
+
+def is_finished(recipe: Recipe, out: Path, *, steps: int | None = None, patience: int | None = None) -> bool:
+    """Whether `out` has a training of `recipe` whose steps (`steps` instead of the recipe's) are done, or has settled.
+
+    Raises ValueError when it has one of another recipe.
+    """
+    place = out / CHECKPOINT
+    if not place.is_file():
+        return False
+    origin_of(place, recipe=recipe.id)
+    done = int(torch.load(place, map_location="cpu", weights_only=True)["step"])
+    settled = has_settled(validations(read_log(out / LOG)), patience=patience)
+    return settled or done >= (steps or recipe.schedule.steps)
+
+
 def _schedule(recipe: Recipe, settings: RunSettings) -> Schedule:
     schedule = replace(recipe.schedule, steps=settings.steps) if settings.steps else recipe.schedule
     return schedule if settings.peak_lr is None else replace(schedule, peak_lr=settings.peak_lr)
@@ -94,31 +133,3 @@ def _origin(recipe: Recipe, settings: RunSettings) -> Origin:
     )
     place = settings.out / CHECKPOINT
     return own.after(origin_of(place, recipe=recipe.id)) if place.exists() else own
-
-
-def _weights_of(place: Path) -> dict[str, Tensor]:
-    """Return the network's weights of a checkpoint folder, or of a file of weights as they are shipped."""
-    if place.suffix == ".safetensors" and place.is_file():
-        return {name: value.float() for name, value in load_file(place).items()}
-    path = place / CHECKPOINT
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"start from: got {place}, expected a run's folder with {CHECKPOINT} in it or a file of weights"
-        )
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["network"]
-    return weights
-
-
-def start_from(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load `weights` where the shapes agree; a wider first layer keeps its new input channels at zero.
-
-    Layers of another shape (the first and last of an upscaler) stay as they are.
-    """
-    own = network.state_dict()
-    for name, value in weights.items():
-        if own[name].shape == value.shape:
-            own[name] = value
-        elif own[name].shape[0] == value.shape[0] and own[name].shape[1] > value.shape[1]:
-            own[name] = torch.zeros_like(own[name])
-            own[name][:, : value.shape[1]] = value
-    network.load_state_dict(own)

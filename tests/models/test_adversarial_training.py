@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,7 +28,10 @@ from models.training.corruption import Example
 from models.training.discriminator import PatchDiscriminator
 from models.training.feature_losses import LayersOf, gram, perceptual_loss, style_loss
 from models.training.loop import LoopSettings, Schedule
+from models.training.photographs import PatchSettings
 from models.training.recipes import get_recipe
+from models.training.run import RunSettings, feature_extractor, run_recipe
+from models.training.search import candidates
 
 REAL, FAKE = torch.tensor([2.0, 0.5]), torch.tensor([-0.5, 0.3])
 
@@ -203,6 +209,45 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
             settings=LoopSettings(tmp_path),
             seed=0,
         )
+
+
+def test_a_recipe_learns_from_the_features_of_a_shipped_network(tmp_path: Path) -> None:
+    for index in range(6):
+        picture = np.random.default_rng(index).integers(0, 256, (40, 44, 3)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"{index}.png"), picture)
+    recipe = replace(
+        get_recipe("fill-texture"),
+        widths=(4, 8),
+        blocks=1,
+        patches=PatchSettings(side=32, batch=2),
+        schedule=Schedule(steps=2, warmup_steps=1),
+        adversarial=replace(SMALL, matching_weight=0.0),
+    )
+    (with_style,) = candidates(recipe, {"adversarial.style_weight": ["10"]})
+    (perceptual,) = candidates(recipe, {"adversarial.perceptual_weight": ["0.1"]})
+    learned = []
+    for number, tried in enumerate((recipe, with_style.recipe, perceptual.recipe)):
+        out = tmp_path / str(number)
+        assert run_recipe(tried, RunSettings(data=[tmp_path], out=out, device="cpu")) == 2
+        state = torch.load(out / CHECKPOINT, weights_only=True)["generator"]
+        learned.append(torch.cat([value.flatten() for value in state.values()]))
+    assert not torch.equal(learned[0], learned[1])
+    assert not torch.equal(learned[0], learned[2])
+    # Only the losses differ: the first weights of both sides and the batches are the same.
+    assert torch.allclose(learned[0], learned[2], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"feature_weight": "fill"}, "takes more than a picture, expected one of pictures alone"),
+        ({"feature_weight": "denois"}, "did you mean 'denoise'"),
+        ({"feature_layers": ("conv5",)}, "got ['conv5'], expected names of ResidualUNet's layers"),
+    ],
+)
+def test_features_that_no_shipped_network_has_are_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        feature_extractor(replace(SMALL, style_weight=1.0, **changed), device="cpu")
 
 
 def test_the_recipe_for_texture_goes_on_from_the_network_that_fills() -> None:

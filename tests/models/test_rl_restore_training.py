@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,53 @@ def test_both_loops_go_on_where_they_stopped(network: ToolchainNetwork, tmp_path
     changed = [name for name, value in network.tools.state_dict().items() if not torch.equal(value, before[name])]
     assert changed
     assert train_tools(network, patches, steps=3, out=tmp_path / "joint", **given) == 3
+
+
+def test_an_agent_that_stopped_and_goes_on_is_that_of_an_uninterrupted_training(
+    network: ToolchainNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patches = Patches(photographs(), single_fault_share=0.5)
+    settings = AgentSettings(
+        actions=60, together=4, actions_per_update=2, replay_episodes=24, least_replay=4, batch=8, learning_rate=1e-2
+    )
+
+    def run(folder: str, *, rounds: int | None = None) -> tuple[int, dict[str, torch.Tensor]]:
+        clock = itertools.count()
+        monkeypatch.setattr("models.rl_restore.training.time.monotonic", lambda: next(clock))
+        trained = copy.deepcopy(network)
+        done = train_agent(
+            trained,
+            patches,
+            settings=settings,
+            out=tmp_path / folder,
+            minutes=1e9 if rounds is None else (rounds + 0.5) / 60,
+            validate=lambda _: {},
+        )
+        return done, trained.agent.state_dict()
+
+    whole, wanted = run("whole")
+    part, _ = run("stopped", rounds=3)
+    assert 12 <= part < whole
+    done, found = run("stopped")
+    assert done == whole
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    state = torch.load(tmp_path / "stopped" / CHECKPOINT, weights_only=True)
+    del state["replay"]  # as of an earlier version
+    torch.save(state, tmp_path / "stopped" / CHECKPOINT)
+    assert run("stopped")[0] == whole
+
+
+def test_a_memory_of_episodes_is_kept_without_what_was_not_played(network: ToolchainNetwork, pair: tuple) -> None:
+    replay, rng = Replay(12), np.random.default_rng(0)
+    for _ in range(2):  # of 8 episodes each: the first four are forgotten
+        replay.add(play(network, *pair, choose=Greedy(network, 8, epsilon=1.0, rng=rng)))
+    state, again = replay.state_dict(), Replay(12)
+    assert len(state["states"]) == int((state["actions"] > 0).sum()) < 36
+    again.load_state_dict(state)
+    drawn = [one.draw(64, rng=np.random.default_rng(1)) for one in (replay, again)]
+    assert all(torch.equal(first, second) for first, second in zip(*drawn, strict=True))
+    with pytest.raises(ValueError, match="got 12 episodes, expected at most 8"):
+        Replay(8).load_state_dict(state)
 
 
 def test_the_best_validation_is_what_the_next_stage_goes_on_from(network: ToolchainNetwork, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from models.registry import METHODS as REGISTERED
 from models.routing.rules import UPSCALERS, RoutingOptions, enlargement, plan_for
 from models.run import Runner, RunSettings
 from models.training.corruption import Shrunk
+from models.training.first_weights import start_from
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import get_recipe
-from models.training.run import start_from
 from models.training.validation import mean_psnr_db, validation_examples
 from models.types import DegradationEstimate, Estimated, ScratchReport, plain_id
 

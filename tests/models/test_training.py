@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,8 +19,8 @@ from models.training.checkpoints import CHECKPOINT, Origin, origin_of
 from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Example, Holes, LostPixels, MildBlur, Mixture
 from models.training.example_sheet import save_examples
 from models.training.export import export
-from models.training.log import LOG, read_log
-from models.training.loop import LoopSettings, Schedule, charbonnier, train
+from models.training.log import LOG, DivergedError, read_log
+from models.training.loop import LoopSettings, Schedule, Shape, charbonnier, train
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import RECIPES, get_recipe
 from models.training.run import RunSettings, run_recipe
@@ -54,6 +58,86 @@ def test_a_resumed_run_ends_with_the_same_weights(photographs: Photographs, tmp_
     assert train(resumed, batches=batches, schedule=schedule, settings=goes_on, seed=5) == 8
     for first, second in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_a_killed_run_has_the_log_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    steps_done: list[int] = []
+
+    def killed(rng: np.random.Generator) -> Example:
+        steps_done.append(len(steps_done))
+        if len(steps_done) == 7:
+            raise KeyboardInterrupt
+        return flat(rng)
+
+    def run(folder: str, batches: Callable[[np.random.Generator], Example]) -> list[dict[str, Any]]:
+        settings = LoopSettings(tmp_path / folder, bf16=False, log_every=4, checkpoint_seconds=0.0)
+        train(small(), batches=batches, schedule=Schedule(steps=10, warmup_steps=2), settings=settings, seed=1)
+        return [{**row, "seconds": None} for row in read_log(tmp_path / folder / LOG)]
+
+    whole = run("whole", flat)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", killed)
+    path = tmp_path / "killed" / LOG
+    first = read_log(path)
+    state = torch.load(path.with_name(CHECKPOINT), weights_only=True)
+    assert len(state["pending"]["losses"]) == state["step"] - 4 == 2
+    state["pending"]["seconds"] = 1000.0
+    torch.save(state, path.with_name(CHECKPOINT))
+    with path.open("a") as log:
+        log.write('{"step": 8, "loss": 0.\u00fc')  # as a kill leaves it
+    assert read_log(path) == first
+    assert run("killed", flat) == whole
+    assert read_log(path)[-1]["seconds"] >= 1000.0
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [4, 8, 10]
+
+
+def test_a_checkpoint_of_before_goes_on(tmp_path: Path) -> None:
+    settings = LoopSettings(tmp_path, bf16=False, stop_after_seconds=0.0)
+    train(small(), batches=flat, schedule=Schedule(steps=3), settings=settings, seed=1)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state["pending"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    assert train(small(), batches=flat, schedule=Schedule(steps=3), settings=settings, seed=1) == 2
+
+
+def test_a_line_that_is_no_json_before_the_last_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / LOG).write_text('{"step": \n{"step": 2}\n')
+    with pytest.raises(ValueError, match="Expecting value"):
+        read_log(tmp_path / LOG)
+
+
+@pytest.mark.parametrize("fault", ["loss", "validation PSNR", "weight of"])
+def test_a_run_that_diverges_stops_and_its_checkpoint_stays(tmp_path: Path, fault: str) -> None:
+    settings = LoopSettings(tmp_path, bf16=False, log_every=2, validate_every=2, stop_after_seconds=0.0)
+    train(small(), batches=flat, schedule=Schedule(steps=6), settings=settings, seed=1)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def batches(rng: np.random.Generator) -> Example:
+        example = flat(rng)
+        return Example(example.network_input * torch.nan, example.target) if fault == "loss" else example
+
+    network = small()
+
+    def validate(_: torch.nn.Module) -> float:
+        if fault == "weight of":
+            with torch.no_grad():
+                network.head.weight[0] = torch.nan
+        return math.nan if fault == "validation PSNR" else 20.0
+
+    with pytest.raises(DivergedError, match=rf"got a {fault}.* of nan at step 2.*lower learning rate"):
+        train(network, batches=batches, schedule=Schedule(steps=6), settings=settings, seed=1, validate=validate)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert read_log(tmp_path / LOG) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e6])
+def test_weights_that_are_not_finite_are_not_written(tmp_path: Path, value: float) -> None:
+    blank = WeightCard(
+        id="w", sha256="", network="", parameters=0, data=[], licence="", command="", steps=0, seed=0, commit=""
+    )
+    with pytest.raises(WeightsError, match="values in a not finite"):
+        save_weights({"a": torch.tensor([1.0, value])}, card=blank, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -198,6 +282,23 @@ def test_learning_rate_warms_up_stays_and_decays() -> None:
     assert schedule.lr(10) == schedule.lr(49) == 1.0
     assert schedule.lr(75) == pytest.approx(0.505)
     assert 0.0 < schedule.lr(99) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("shape", "rates"),
+    [
+        ("linear", [1.0, 0.7525, 0.505, 0.2575]),
+        ("cosine", [1.0, 1.0 - 0.99 * (0.5 - 0.5 * math.sqrt(0.5)), 0.505, 1.0 - 0.99 * (0.5 + 0.5 * math.sqrt(0.5))]),
+        ("step", [0.1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_the_decay_has_the_shape_that_is_asked_for(shape: Shape, rates: list[float]) -> None:
+    schedule = Schedule(steps=80, peak_lr=1.0, warmup_steps=2, decay_share=0.5, shape=shape)
+    assert schedule.lr(39) == 1.0
+    assert [schedule.lr(step) for step in (40, 50, 60, 70)] == pytest.approx(rates)
+    assert 0.01 <= schedule.lr(79) < 0.035
+    with pytest.raises(ValueError, match="expected one of linear, cosine, step"):
+        replace(schedule, shape="square")  # type: ignore[arg-type]
 
 
 def test_no_photographs_is_a_clear_error(tmp_path: Path) -> None:

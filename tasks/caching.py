@@ -27,8 +27,8 @@ STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "1",
     "estimate": "5",
-    "route": "4",
-    "restore": "4",
+    "route": "5",
+    "restore": "5",
     "measure": "1",
 }
 

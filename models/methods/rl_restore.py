@@ -66,7 +66,8 @@ def _card(method_id: str, *, title: str, licence: str) -> MethodCard:
         id=method_id,
         title=title,
         paper="Yu et al., Crafting a Toolchain for Image Restoration by Deep Reinforcement Learning, CVPR 2018",
-        purpose="denoise",
+        # Its tools take noise, blur and compression away, and whoever looks for noise alone finds detail missing.
+        purpose="mixed",
         licence=licence,
         context_px=CONTEXT_PX,
         half_precision=False,

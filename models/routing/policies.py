@@ -4,7 +4,7 @@
     predicted-gain   the treatment that surely brings most, where its fault is seen
     soft             all treatments in shares that follow their expected gains, where one is sure to gain
     regional         the same in every region of a picture by itself: for damage that differs from place to place
-    agent            RL-Restore's agent looks at every picture and chooses up to three of its own tools, or none
+    agent            RL-Restore's agent chooses up to three of its own tools, where predicted-gain would treat
     fixed:METHOD     the same method for every picture, to compare with
 
 All of them fill, correct colour and enlarge by the same rules; they differ in what is done against noise, blur and
@@ -151,11 +151,17 @@ class PredictedGain:
 
 
 @dataclass(frozen=True, slots=True)
-class Soft:
-    """All treatments in shares, for the pictures that predicted gains would have treated."""
+class WhereSure:
+    """One method for the pictures that predicted gains would have treated; the others stay untouched.
 
+    reason: what the method does, before the reason of the treatment that it stands for. For methods that treat whatever
+    they are given: our agent of RL-Restore never stops by itself, and alters clean pictures for the worse.
+    """
+
+    name: str
+    method_id: str
+    reason: str
     chosen_by: PredictedGain = field(default_factory=PredictedGain)
-    name: str = SOFT
 
     def plan(
         self,
@@ -170,9 +176,9 @@ class Soft:
         steps = tuple(step for step in found.steps if plain_id(step.method_id) in treating)
         if not steps:
             return replace(found, policy=self.name)
-        reason = f"all treatments in shares of their expected gains, of which {steps[0].reason}"
-        mixed = Step(method_id=SOFT, strength=options.strength(SOFT), reason=reason)
-        return plan_around((mixed,), estimate, scratches, options=options, policy=self.name, gains=gains)
+        reason = f"{self.reason}{steps[0].reason}"
+        instead = Step(method_id=self.method_id, strength=options.strength(self.method_id), reason=reason)
+        return plan_around((instead,), estimate, scratches, options=options, policy=self.name, gains=gains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +246,13 @@ def get_policy(name: str) -> Policy:
     if name == PREDICTED_GAIN:
         return PredictedGain()
     if name == SOFT:
-        return Soft()
+        return WhereSure(name, method_id=SOFT, reason="all treatments in shares of their expected gains, of which ")
     if name == REGIONAL:
         reason = "every region gets all treatments in shares of what they are expected to bring there"
         return FindsOut(name=name, method_id=REGIONAL, reason=reason)
     if name == AGENT:
-        reason = "the agent of RL-Restore chooses up to three tools, or none"
-        return FindsOut(name=name, method_id=_treating_method(AGENTS_METHOD), reason=reason)
+        reason = "the agent of RL-Restore chooses up to three tools, since "
+        return WhereSure(name, method_id=_treating_method(AGENTS_METHOD), reason=reason)
     if name.startswith(FIXED):
         return Fixed(_treating_method(name.removeprefix(FIXED)))
     known = [RULES, PREDICTED_GAIN, SOFT, REGIONAL, AGENT, FIXED + "METHOD"]

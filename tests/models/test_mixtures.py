@@ -14,11 +14,13 @@ import torch
 from models.degradations.recipes import get_recipe
 from models.methods.mixtures import METHODS, MOST_REGIONS, REGION_PX, _starts, shares_of
 from models.registry import get_method
+from models.routing.assess import assess
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.policies import get_policy
 from models.routing.rules import RoutingOptions
 from models.routing.treatments import TREATMENTS
 from models.run import Runner
+from models.scratches.detector import load_detector
 from models.shares import Shares, mixed
 from models.types import Gain
 from tests.models.test_routing import estimate, scratches
@@ -146,6 +148,18 @@ def test_planes_of_a_published_protocol_are_mixed_too(runner: Runner, half_damag
     assert found.shape == planes.shape
     with pytest.raises(TypeError, match="whole pictures"):
         get_method("soft")(torch.nn.Identity(), planes[None], mask=None, contexts=[], seed=0)
+
+
+@pytest.mark.parametrize("policy", ["soft", "agent"])
+def test_what_treats_everything_is_planned_only_where_a_gain_is_sure(
+    runner: Runner, clean: Picture, policy: str
+) -> None:
+    left = assess(clean, detector=load_detector(), runner=runner, policy=get_policy(policy)).plan
+    assert (left.steps, left.policy) == ((), policy)
+    if policy == "agent":
+        # The agent itself would not leave it as it is.
+        (altered,) = runner.apply("rl-restore", [clean])
+        assert psnr_db(altered, clean) < 40.0
 
 
 def test_the_policies_plan_them() -> None:

@@ -167,7 +167,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
-    """What one executed step did: seconds of compute and the share of pixels it changed."""
+    """What one executed step did: seconds of compute and the share of pixels it changed.
+
+    parts_sha256s: of the weights of other methods that have a share in its result.
+    """
 
     image_id: str
     step_index: int
@@ -181,6 +184,7 @@ class StepOutcome:
     changed_fraction: float
     accepted: bool
     note: str
+    parts_sha256s: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,12 +22,23 @@ from models.routing.gain_thresholds import GainThresholds
 from models.routing.rules import POLICY as RULES
 from models.routing.rules import RoutingOptions, plan_around, plan_for, shows_faults_of
 from models.routing.treatments import MIXTURE
-from models.types import DEFAULT_POLICY, DegradationEstimate, Gain, Plan, ScratchReport, Step, Treatment, plain_id
+from models.types import (
+    DEFAULT_POLICY,
+    MIXTURES,
+    DegradationEstimate,
+    Gain,
+    Plan,
+    ScratchReport,
+    Step,
+    Treatment,
+    plain_id,
+    thorough_id,
+)
 
 PREDICTED_GAIN = DEFAULT_POLICY
 FIXED = "fixed:"
 # Also the ids of the methods that they plan.
-MIXING = SOFT, REGIONAL = "soft", "regional"
+SOFT, REGIONAL = MIXTURES
 AGENT, AGENTS_METHOD = "agent", "rl-restore"
 
 
@@ -259,6 +270,12 @@ def get_policy(name: str) -> Policy:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"policy: got {name!r}, expected one of {', '.join(known)}{hint}")
+
+
+def without_views(name: str) -> str | None:
+    """Return the only treating method of policy `name` where that has no mean over flips and turns, else None."""
+    method = AGENTS_METHOD if name == AGENT else name.removeprefix(FIXED) if name.startswith(FIXED) else None
+    return method if method is not None and thorough_id(plain_id(method)) == method == plain_id(method) else None
 
 
 def _treating_method(method_id: str) -> str:

@@ -150,6 +150,18 @@ def test_planes_of_a_published_protocol_are_mixed_too(runner: Runner, half_damag
         get_method("soft")(torch.nn.Identity(), planes[None], mask=None, contexts=[], seed=0)
 
 
+def test_a_thorough_mixture_is_of_the_means_over_views(runner: Runner, clean: Picture) -> None:
+    crop = np.ascontiguousarray(clean[:96, :96])
+    noise = np.random.default_rng(0).normal(0, 25, crop.shape)
+    noisy = np.rint(np.clip(crop + noise, 0, 255)).astype(np.uint8)
+    found = {method: runner.apply_and_say(method, [noisy])[0] for method in ("soft", "soft+")}
+    assert set(found["soft+"].parts) <= {f"{treatment[0]}+" for treatment in TREATMENTS}
+    assert found["soft+"].parts
+    assert psnr_db(found["soft+"].image, crop) > psnr_db(found["soft"].image, crop)
+    (left,) = runner.apply("soft+", [crop])
+    assert np.array_equal(left, crop)
+
+
 @pytest.mark.parametrize("policy", ["soft", "agent"])
 def test_what_treats_everything_is_planned_only_where_a_gain_is_sure(
     runner: Runner, clean: Picture, policy: str
@@ -170,13 +182,13 @@ def test_the_policies_plan_them() -> None:
     assert [step.method_id for step in soft.steps] == ["soft"]
     assert (soft.policy, soft.alternatives) == ("soft", (gain,))
     thorough = get_policy("soft").plan(noisy, none, options=RoutingOptions(thorough=True), gains=[gain])
-    assert [step.method_id for step in thorough.steps] == ["soft"]
+    assert [step.method_id for step in thorough.steps] == ["soft+"]
     untouched = get_policy("soft").plan(estimate(), none, options=options, gains=())
     assert (untouched.steps, untouched.policy) == ((), "soft")
     regional = get_policy("regional").plan(estimate(), none, options=options, gains=())
     assert [step.method_id for step in regional.steps] == ["regional"]
     agent = get_policy("agent").plan(noisy, none, options=options, gains=[gain])
     assert ([step.method_id for step in agent.steps], agent.policy) == (["rl-restore"], "agent")
-    assert {method.card.id for method in METHODS} == {"soft", "regional"}
+    assert {method.card.id for method in METHODS} == {"soft", "regional", "soft+", "regional+"}
     with pytest.raises(ValueError, match="did you mean 'regional'"):
         get_policy("regionl")

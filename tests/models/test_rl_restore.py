@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from benchmarks.rl_restore import toolchain_gmac
 from models.degradations.recipes import get_recipe
 from models.estimation.estimate import UNKNOWN, estimate_with_evidence
 from models.published.catalogue import SETTING, published_tensors
@@ -68,6 +69,12 @@ def test_parameters_are_the_papers() -> None:
     # What the paper calls 1.96e5: the agent and three average tools.
     assert parameters(network.agent) + 3 * parameters(network.tools) / 12 == pytest.approx(1.96e5, rel=0.01)
     assert parameters(OperationAttentionNetwork()) == 391_456
+
+
+def test_the_work_of_three_looks_and_three_tools_is_the_papers() -> None:
+    average, largest = toolchain_gmac(ToolchainNetwork().eval())
+    assert average == pytest.approx(0.474, abs=0.0015)
+    assert largest > average
 
 
 def test_the_memory_is_an_lstm_and_the_padding_is_behind() -> None:

@@ -8,7 +8,7 @@ from tasks.jobs import RestoreOptions
 def check_methods(options: RestoreOptions) -> None:
     """Raise UnknownMethodError, naming the nearest, or ValueError for a method that cannot be used as asked."""
     from models.registry import get_method
-    from models.routing.policies import get_policy, without_views
+    from models.routing.policies import PREDICTED_GAIN, get_policy, without_views
     from models.routing.treatments import TREATING_METHODS as PARTS
     from models.scratches.detector import settings_for
     from models.types import MIXTURES, plain_id
@@ -28,6 +28,11 @@ def check_methods(options: RestoreOptions) -> None:
         raise ValueError(
             f"--thorough: --policy {options.policy} treats by {method}, which has no mean over flips and turns; leave "
             "--thorough out, or choose a policy such as predicted-gain or soft"
+        )
+    if options.budget_gmac is not None and options.policy != PREDICTED_GAIN:
+        raise ValueError(
+            f"--budget: --policy {options.policy} does not choose by what treatments take; leave --budget out, or use "
+            f"--policy {PREDICTED_GAIN}"
         )
     settings_for(options.scratch_threshold)
     if not get_method(options.fill_method).card.needs_mask:

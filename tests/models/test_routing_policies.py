@@ -114,6 +114,32 @@ def test_a_method_that_was_switched_off_is_passed_over() -> None:
     assert [step.strength for step in half.steps] == [0.5]
 
 
+def test_within_a_budget_the_best_that_takes_no_more_is_chosen() -> None:
+    gains = expected(all_in_one=(3.0, 0.3), denoise=(2.0, 0.3), deblock=(1.0, 0.1))
+    assert steps(planned(gains)) == steps(planned(gains, RoutingOptions(budget_gmac=1000.0))) == ["all-in-one"]
+    less = planned(gains, RoutingOptions(budget_gmac=150.0))
+    assert steps(less) == ["denoise"]
+    assert "all-in-one (+3.0 dB (± 0.3)) takes 209 GMAC per megapixel, more than the budget of 150" in less.reason
+    # Eight views of it take eight times as much.
+    assert steps(planned(gains, RoutingOptions(budget_gmac=1100.0, thorough=True))) == ["denoise+"]
+    nothing = planned(gains, RoutingOptions(budget_gmac=100.0))
+    assert nothing.untouched
+    assert not nothing.needs_review
+    assert "more than the budget of 100, and nothing within it is sure" in nothing.reason
+    with pytest.raises(ValueError, match="budget: got 0, expected"):
+        RoutingOptions(budget_gmac=0.0)
+
+
+def test_within_a_budget_the_cheaper_of_equals_is_chosen() -> None:
+    gains = expected(all_in_one=(2.03, 0.3), denoise=(2.0, 0.3))
+    assert steps(planned(gains)) == ["all-in-one"]
+    cheaper = planned(gains, RoutingOptions(budget_gmac=300.0))
+    assert steps(cheaper) == ["denoise"]
+    assert "takes 209 GMAC per megapixel, more for as much" in cheaper.reason
+    apart = expected(all_in_one=(2.1, 0.3), denoise=(2.0, 0.3))
+    assert steps(planned(apart, RoutingOptions(budget_gmac=300.0))) == ["all-in-one"]
+
+
 @pytest.mark.parametrize("method", UPSCALERS)
 def test_filling_and_enlarging_stay_with_the_rules(method: str) -> None:
     options = RoutingOptions(strengths=((method, 1.0),))

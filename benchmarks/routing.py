@@ -7,9 +7,9 @@ estimate, made without a search for scratches and without JPEG tables; its plan 
 restore` does. Gains: dB of PSNR (RGB, clipped, 8 bit), with errors raised by one grey level² so that a clean picture
 has a finite one. regret: how much the best treatment of the picture would have brought beyond it; below zero where
 mixing treatments beats each of them. harmed: worse than the input by more than 0.1 dB. touched: changed. one witness:
-predicted-gain without asking whether the estimate shows the fault. GMAC: giga multiply-accumulates per megapixel of the
-steps that are planned, from the methods' cards; of agent three of its large tools, whichever it takes. What choosing
-itself costs is not in it: `python -m benchmarks.routing_cost`.
+predicted-gain without asking whether the estimate shows the fault. budget 150: predicted-gain with that budget. GMAC:
+giga multiply-accumulates per megapixel of the steps that are planned, from the methods' cards; of agent three of its
+large tools, whichever it takes. What choosing itself costs is not in it: `python -m benchmarks.routing_cost`.
 `--plot` draws expected against true gains, every treatment of every picture.
 """
 
@@ -67,7 +67,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "one side": ("one side",),
 }
-POLICIES = ("rules", "predicted-gain", "one witness", "soft", "regional", "agent", "fixed:all-in-one")
+POLICIES = ("rules", "predicted-gain", "one witness", "budget 150", "soft", "regional", "agent", "fixed:all-in-one")
 ORACLE = "oracle"
 NOTHING = ScratchReport(
     coverage=0.0, components=0, confidence=1.0, threshold=0.5, mask=None, mask_sha256=None, detector="none"
@@ -186,12 +186,16 @@ def measured(case: Case, *, runner: Runner) -> Result:
     gains = tuple(gain_db(before=before, after=squared_error(result, case.reference)) for result in results)
     known = {treatment[0]: result for treatment, result in zip(TREATMENTS, results, strict=True)}
     told_policy, told = oracle(gains)
-    alone = PredictedGain(name="one witness", two_witnesses=False)
-    policies = [(alone if name == alone.name else get_policy(name), expected) for name in POLICIES]
+    variants = {
+        "one witness": PredictedGain(name="one witness", two_witnesses=False),
+        "budget 150": PredictedGain(name="budget 150"),
+    }
+    policies = [(variants.get(name) or get_policy(name), expected) for name in POLICIES]
     policies.append((told_policy, told))
     brought, touched, review, gmac = {}, {}, {}, {}
     for policy, seen in policies:
-        plan = policy.plan(estimate, NOTHING, options=RoutingOptions(), gains=seen)
+        options = RoutingOptions(budget_gmac=150.0 if policy.name == "budget 150" else None)
+        plan = policy.plan(estimate, NOTHING, options=options, gains=seen)
         if policy.name == ORACLE:
             brought[ORACLE] = max(0.0, *gains)
             touched[ORACLE] = not plan.untouched

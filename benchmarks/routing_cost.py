@@ -5,7 +5,8 @@ clean and damaged in three ways (seed = number of the picture). Of every one, in
 the search for scratches, the estimate, the trial of all treatments on a window of it, the prediction of their gains,
 and then the steps that are planned. CPU seconds of this process, all its threads, so that what else the machine does
 counts little; networks loaded and run once before. share: of what choosing takes in what restoring takes, over the
-pictures that are treated. of always: in what one all-in-one for every picture takes, over all of them.
+pictures that are treated; unsearched: without the search for scratches. of always: in what one all-in-one for every
+picture takes, over all of them.
 """
 
 from __future__ import annotations
@@ -54,10 +55,9 @@ class Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.process_time() - began
         return found
 
-    @property
-    def choosing(self) -> float:
-        """All that comes before the first step of a plan."""
-        return sum(self.seconds[stage] for stage in CHOOSING)
+    def choosing(self, *, searching: bool = True) -> float:
+        """Return what all took that comes before the first step of a plan, or what of it is no search."""
+        return sum(self.seconds[stage] for stage in CHOOSING[0 if searching else 1 :])
 
 
 def pictures(data: Path, *, side: int, count: int) -> Iterator[Picture]:
@@ -117,7 +117,7 @@ def measured(image: Picture, *, detector: Any, runner: Runner) -> tuple[Clock, b
 def print_table(clocks: dict[tuple[int, str], list[tuple[Clock, bool]]]) -> None:
     """Print mean CPU seconds a picture by size and damage, and the shares."""
     stages = (*CHOOSING, RESTORING, ALWAYS)
-    heads = "".join(f"{name:>11s}" for name in (*stages, "share", "of always"))
+    heads = "".join(f"{name:>11s}" for name in (*stages, "share", "unsearched", "of always"))
     print(f"{'px':>5s}  {'damage':20s}{'pictures':>9s}{'treated':>9s}{heads}")
     for side in SIDES:
         rows = {damage: found for (size, damage), found in clocks.items() if size == side}
@@ -125,9 +125,13 @@ def print_table(clocks: dict[tuple[int, str], list[tuple[Clock, bool]]]) -> None
             means = "".join(f"{np.mean([clock.seconds[stage] for clock, _ in found]):11.3f}" for stage in stages)
             treated = [clock for clock, touched in found if touched]
             restoring = sum(clock.seconds[RESTORING] for clock in treated)
-            share = f"{sum(clock.choosing for clock in treated) / restoring:.1%}" if treated else "-"
-            always = sum(clock.choosing for clock, _ in found) / sum(clock.seconds[ALWAYS] for clock, _ in found)
-            print(f"{side:5d}  {damage:20s}{len(found):9d}{len(treated):9d}{means}{share:>11s}{always:11.1%}")
+            shares = [
+                f"{sum(clock.choosing(searching=search) for clock in treated) / restoring:.1%}" if treated else "-"
+                for search in (True, False)
+            ]
+            always = sum(clock.choosing() for clock, _ in found) / sum(clock.seconds[ALWAYS] for clock, _ in found)
+            counts = f"{len(found):9d}{len(treated):9d}"
+            print(f"{side:5d}  {damage:20s}{counts}{means}{shares[0]:>11s}{shares[1]:>11s}{always:11.1%}")
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ class RoutingOptions:
     A strength above 0 for one of UPSCALERS asks for it: every picture ends so much larger. ValueError for two of them.
     thorough: take the mean over flips and turns of every method that has one, at eight times the work. trust_scratches:
     fill what was found however unsure, as the user has said from which probability on. budget_gmac: what a treatment
-    may take at most, in giga multiply-accumulates per megapixel, None = anything; ValueError unless above 0.
+    may take at most, in giga multiply-accumulates per megapixel, None = anything; ValueError unless finite and above 0.
     """
 
     allow_colour: bool = False
@@ -82,7 +82,7 @@ class RoutingOptions:
         asked = self._upscalers
         if len(asked) > 1:
             raise ValueError(f"strengths: got {' and '.join(asked)}, expected one enlargement; choose one of them")
-        if self.budget_gmac is not None and not self.budget_gmac > 0.0:
+        if self.budget_gmac is not None and not 0.0 < self.budget_gmac < math.inf:
             raise ValueError(
                 f"budget: got {self.budget_gmac:g}, expected a number of GMAC per megapixel above 0, such as 150; "
                 "`lacuna methods` lists what each method takes"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.routing import POLICIES, gmac_per_megapixel
 from models.estimation.estimate import UNKNOWN, estimate_with_evidence
 from models.registry import get_method
 from models.routing.gain_thresholds import GainThresholds
@@ -218,3 +219,10 @@ def test_tiny_pictures_have_no_prediction() -> None:
         np.zeros((20, 20), np.uint8), scratch_mask=None, scratch_coverage=UNKNOWN, jpeg_table_quality=80.0
     )
     assert predict_gains(evidence) == ()
+
+
+def test_the_benchmark_counts_what_a_plan_takes() -> None:
+    assert gmac_per_megapixel(planned(())) == 0.0
+    work = gmac_per_megapixel(planned(expected(denoise=(2.0, 0.3))))
+    assert work == get_method("denoise").card.gmac_per_megapixel
+    assert "agent" in POLICIES

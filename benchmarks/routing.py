@@ -7,7 +7,9 @@ estimate, made without a search for scratches and without JPEG tables; its plan 
 restore` does. Gains: dB of PSNR (RGB, clipped, 8 bit), with errors raised by one grey level² so that a clean picture
 has a finite one. regret: how much the best treatment of the picture would have brought beyond it; below zero where
 mixing treatments beats each of them. harmed: worse than the input by more than 0.1 dB. touched: changed. one witness:
-predicted-gain without asking whether the estimate shows the fault.
+predicted-gain without asking whether the estimate shows the fault. budget 150: predicted-gain with that budget. GMAC:
+giga multiply-accumulates per megapixel of the steps that are planned, from the methods' cards; of agent three of its
+large tools, whichever it takes. What choosing itself costs is not in it: `python -m benchmarks.routing_cost`.
 `--plot` draws expected against true gains, every treatment of every picture.
 """
 
@@ -31,6 +33,7 @@ from models.degradations import old_photo
 from models.degradations.recipes import get_recipe
 from models.degradations.rendering import from_batch, to_batch
 from models.estimation.estimate import UNKNOWN, estimate_with_evidence
+from models.registry import get_method
 from models.routing.calibration import LARGEST_HARM_DB
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import predict_gains
@@ -64,7 +67,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "one side": ("one side",),
 }
-POLICIES = ("rules", "predicted-gain", "one witness", "soft", "regional", "fixed:all-in-one")
+POLICIES = ("rules", "predicted-gain", "one witness", "budget 150", "soft", "regional", "agent", "fixed:all-in-one")
 ORACLE = "oracle"
 NOTHING = ScratchReport(
     coverage=0.0, components=0, confidence=1.0, threshold=0.5, mask=None, mask_sha256=None, detector="none"
@@ -83,7 +86,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """What one picture's treatments truly bring (in the order of TREATMENTS), and each policy's plan."""
+    """What one picture's treatments truly bring (in the order of TREATMENTS), and what each policy's plan brought.
+
+    gmac: giga multiply-accumulates per megapixel of each policy's plan.
+    """
 
     suite: str
     true_gains: tuple[float, ...]
@@ -91,6 +97,7 @@ class Result:
     brought: dict[str, float]
     touched: dict[str, bool]
     review: dict[str, bool]
+    gmac: dict[str, float]
 
 
 def levels(image: npt.NDArray[Any]) -> Picture:
@@ -150,6 +157,11 @@ def carried_out(
     return current
 
 
+def gmac_per_megapixel(plan: Plan) -> float:
+    """Return the giga multiply-accumulates per megapixel of a plan's steps; what is no network counts nothing."""
+    return sum(get_method(step.method_id).card.gmac_per_megapixel or 0.0 for step in plan.steps)
+
+
 def oracle(true_gains: Sequence[float]) -> tuple[PredictedGain, tuple[Gain, ...]]:
     """Return the policy that is told the truth, and the truth."""
     told = tuple(
@@ -174,12 +186,16 @@ def measured(case: Case, *, runner: Runner) -> Result:
     gains = tuple(gain_db(before=before, after=squared_error(result, case.reference)) for result in results)
     known = {treatment[0]: result for treatment, result in zip(TREATMENTS, results, strict=True)}
     told_policy, told = oracle(gains)
-    alone = PredictedGain(name="one witness", two_witnesses=False)
-    policies = [(alone if name == alone.name else get_policy(name), expected) for name in POLICIES]
+    variants = {
+        "one witness": PredictedGain(name="one witness", two_witnesses=False),
+        "budget 150": PredictedGain(name="budget 150"),
+    }
+    policies = [(variants.get(name) or get_policy(name), expected) for name in POLICIES]
     policies.append((told_policy, told))
-    brought, touched, review = {}, {}, {}
+    brought, touched, review, gmac = {}, {}, {}, {}
     for policy, seen in policies:
-        plan = policy.plan(estimate, NOTHING, options=RoutingOptions(), gains=seen)
+        options = RoutingOptions(budget_gmac=150.0 if policy.name == "budget 150" else None)
+        plan = policy.plan(estimate, NOTHING, options=options, gains=seen)
         if policy.name == ORACLE:
             brought[ORACLE] = max(0.0, *gains)
             touched[ORACLE] = not plan.untouched
@@ -188,7 +204,8 @@ def measured(case: Case, *, runner: Runner) -> Result:
             brought[policy.name] = gain_db(before=before, after=squared_error(after, case.reference))
             touched[policy.name] = not np.array_equal(after, case.degraded)
         review[policy.name] = plan.needs_review
-    return Result(case.suite, gains, expected, brought, touched, review)
+        gmac[policy.name] = gmac_per_megapixel(plan)
+    return Result(case.suite, gains, expected, brought, touched, review, gmac)
 
 
 def print_table(results: Sequence[Result]) -> None:
@@ -205,6 +222,7 @@ def print_table(results: Sequence[Result]) -> None:
         ),
         "harmed": lambda rows, name: f"{np.mean([row.brought[name] < -LARGEST_HARM_DB for row in rows]):.1%}",
         "touched": lambda rows, name: f"{np.mean([row.touched[name] for row in rows]):.0%}",
+        "GMAC per megapixel": lambda rows, name: f"{np.mean([row.gmac[name] for row in rows]):.1f}",
         "for review": lambda rows, name: f"{np.mean([row.review[name] for row in rows]):.0%}",
     }
     for title, cell in cells.items():

@@ -13,6 +13,7 @@ from flows.commands.console import absolute, friendly_errors, strengths
 from flows.commands.dataset import dataset_app
 from flows.commands.listening import listening_app
 from flows.commands.options import (
+    BudgetOption,
     ColourOption,
     DeviceOption,
     FillOption,
@@ -74,6 +75,7 @@ def restore(
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
     thorough: ThoroughOption = False,
+    budget: BudgetOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     collection: Annotated[
@@ -115,6 +117,7 @@ def restore(
             collection=collection,
             allow_colour=correct_colour,
             thorough=thorough,
+            budget_gmac=budget,
             policy=policy,
             fill_method=fill,
             scratch_threshold=scratch_threshold,
@@ -144,6 +147,7 @@ def inspect(
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
     thorough: ThoroughOption = False,
+    budget: BudgetOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at the first so many files only.")] = None,
@@ -157,6 +161,7 @@ def inspect(
         options = RestoreOptions(
             allow_colour=correct_colour,
             thorough=thorough,
+            budget_gmac=budget,
             policy=policy,
             fill_method=fill,
             scratch_threshold=scratch_threshold,

@@ -179,6 +179,12 @@ def _probability(value: Any, where: str) -> float:
     return float(value)
 
 
+def _above_zero(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ValueError(f"{where}: got {value!r}, expected a number above 0")
+    return float(value)
+
+
 def _strengths(value: Any, where: str) -> dict[str, float]:
     for method, strength in _table(value, where=where).items():
         if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= 1:
@@ -198,6 +204,7 @@ _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "strength": ("strengths", _strengths),
     "upscale": ("strengths", _upscale),
     "thorough": ("thorough", _flag),
+    "budget": ("budget_gmac", _above_zero),
     "scratch_threshold": ("scratch_threshold", _probability),
     "correct_colour": ("allow_colour", _flag),
     "device": ("device", _text),

@@ -110,6 +110,15 @@ class CombiningMethod(Method, Protocol):
         ...
 
 
+@runtime_checkable
+class DecidingMethod(Method, Protocol):
+    """A method that decides for every picture what it does to it, so that its id alone does not say what was done."""
+
+    def decided(self, statistics: Sequence[float]) -> str:
+        """Return what was decided for the picture with these statistics, in words for the catalogue."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PlainMethod:
     """What most methods share: a card, no network, and nothing to know of the whole picture. Override what differs."""

@@ -8,7 +8,7 @@ its exact values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,17 @@ from torch.nn.functional import pad
 
 from models.blocks import enlarge
 from models.device import keep_freed_memory, resolve_device, resolve_precision
-from models.method import CombiningMethod, Context, Method, check_image, check_mask, is_grey_as_rgb, to_planes
+from models.method import (
+    CombiningMethod,
+    Context,
+    DecidingMethod,
+    Method,
+    check_image,
+    check_mask,
+    is_grey_as_rgb,
+    to_planes,
+)
+from models.plain_enlargement import as_columns, plainly_enlarged
 from models.published.catalogue import card_of, tensors_of
 from models.registry import get_method
 from models.shares import mixed
@@ -30,8 +40,6 @@ from models.wide_holes import without_wide_holes
 SMALLEST_TILE = 128
 CPU_BATCH_PIXELS = 512 * 512
 GPU_BATCH_PIXELS = 32 * 512 * 512
-# Cubic interpolation reaches 2 px; the outer quarter of an overlap is discarded.
-PLAIN_TILE, PLAIN_OVERLAP = 512, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,18 @@ class _Job:
     context: Context
     grid: TileGrid
     blender: StripBlender
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Applied:
+    """What a method made of a picture. decided: what it chose to do to it, in words, "" = it has no choice.
+
+    parts: other methods that have a share in the result.
+    """
+
+    image: npt.NDArray[Any]
+    decided: str = ""
+    parts: tuple[str, ...] = ()
 
 
 class Runner:
@@ -109,6 +129,20 @@ class Runner:
         picture or mask that breaks the contract, UnknownMethodError for the method, WeightsError when its weights are
         missing or altered, ValueError for a result that is not finite.
         """
+        found = self.apply_and_say(method_id, images, masks=masks, estimates=estimates, strengths=strengths, seed=seed)
+        return [one.image for one in found]
+
+    def apply_and_say(
+        self,
+        method_id: str,
+        images: Sequence[npt.NDArray[Any]],
+        *,
+        masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
+        estimates: Sequence[DegradationEstimate | None] | None = None,
+        strengths: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> list[Applied]:
+        """Restore every picture as `apply` does, and say what the method decided to do to each."""
         method = get_method(method_id)
         count = len(images)
         masks = masks if masks is not None else [None] * count
@@ -125,8 +159,8 @@ class Runner:
         else:
             restored = self._tiled(method, images, masks=masks, estimates=estimates, strengths=strengths, seed=seed)
         return [
-            np.repeat(picture[:, :, None], 3, axis=2) if grey else picture
-            for picture, grey in zip(restored, repeated, strict=True)
+            replace(one, image=np.repeat(one.image[:, :, None], 3, axis=2)) if grey else one
+            for one, grey in zip(restored, repeated, strict=True)
         ]
 
     def _tiled(
@@ -138,7 +172,7 @@ class Runner:
         estimates: Sequence[DegradationEstimate | None],
         strengths: Sequence[float],
         seed: int,
-    ) -> list[npt.NDArray[Any]]:
+    ) -> list[Applied]:
         """Apply one method tile by tile, with smaller tiles where memory runs out."""
         tile = min(self.settings.tile, method.card.largest_tile or self.settings.tile)
         while True:
@@ -156,7 +190,10 @@ class Runner:
                 continue
             scale = method.card.scale
             return [
-                job.blender.result if job.strength > 0.0 else plainly_enlarged(job.image, scale=scale) for job in jobs
+                Applied(job.blender.result, decided=_decided(method, job))
+                if job.strength > 0.0
+                else Applied(plainly_enlarged(job.image, scale=scale))
+                for job in jobs
             ]
 
     def _combine(
@@ -167,13 +204,18 @@ class Runner:
         estimates: Sequence[DegradationEstimate | None],
         strengths: Sequence[float],
         seed: int,
-    ) -> list[npt.NDArray[Any]]:
+    ) -> list[Applied]:
         """Apply all parts to one picture after the other, so that only one's results are held."""
         found = []
         for image, estimate, strength in zip(images, estimates, strengths, strict=True):
             results = [self.apply(part, [image], estimates=[estimate], seed=seed)[0] for part in method.parts]
             shares = method.shares(self.network(method), image, results, estimate=estimate)
-            found.append(mixed(image, results, shares=shares, strength=strength))
+            means = dict(zip((*method.parts, "as it was"), shares.means().tolist(), strict=True))
+            # Of what has no share, no pixel tells; one that is rounded to nothing may still have a place of its own.
+            named = [f"{name} {mean:.0%}" for name, mean in means.items() if mean > 0.0]
+            parts = tuple(part for part in method.parts if means[part] > 0.0 and strength > 0.0)
+            picture = mixed(image, results, shares=shares, strength=strength)
+            found.append(Applied(picture, decided=f"mean shares: {', '.join(named)}", parts=parts))
         return found
 
     def restore_planes(
@@ -226,7 +268,7 @@ class Runner:
                 if job.strength < 1.0:
                     plain = enlarge(to_planes(cut(job.image, tile, grid=job.grid))[None], scale=scale)[0]
                     blended = plain + job.strength * (after - plain)
-                job.blender.add(tile.enlarged(scale), _as_columns(blended, image=job.image))
+                job.blender.add(tile.enlarged(scale), as_columns(blended, image=job.image))
 
     def _batches(self, jobs: Sequence[_Job], *, scale: int) -> Iterator[list[tuple[_Job, Tile]]]:
         """Group tiles of one shape, whichever picture they come from; a picture's own tiles stay in order."""
@@ -242,7 +284,7 @@ class Runner:
                         yield list(waiting)
                         waiting.clear()
                     kept = to_planes(np.asarray(job.image[tile.window]))
-                    job.blender.add(tile, _as_columns(kept, image=job.image))
+                    job.blender.add(tile, as_columns(kept, image=job.image))
                     continue
                 waiting.append((job, tile))
                 if len(waiting) >= largest:
@@ -336,6 +378,10 @@ def _job(
     )
 
 
+def _decided(method: Method, job: _Job) -> str:
+    return method.decided(job.context.statistics) if isinstance(method, DecidingMethod) else ""
+
+
 def _stack_masks(batch: Sequence[tuple[_Job, Tile]]) -> Tensor:
     holes = [
         torch.from_numpy(cut(job.mask, tile, grid=job.grid).astype(np.float32))[None]
@@ -348,24 +394,3 @@ def _stack_masks(batch: Sequence[tuple[_Job, Tile]]) -> Tensor:
 def _as_picture(planes: Tensor) -> npt.NDArray[np.uint8]:
     """Return planes (3, H, W) in [0, 1] as 8-bit (H, W, 3)."""
     return planes.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-
-
-def _as_columns(planes: Tensor, *, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return (3, H, W) planes as (H, W, channels of the picture)."""
-    kept = planes.mean(0, keepdim=True) if image.ndim == 2 else planes
-    return kept.permute(1, 2, 0).numpy()
-
-
-def plainly_enlarged(image: npt.NDArray[Any], *, scale: int) -> npt.NDArray[Any]:
-    """Return the bicubic enlargement of a picture (H, W) or (H, W, 3), uint8 or uint16; at a scale of 1 a copy.
-
-    It is what an upscaler of strength 0 makes of it. Tiled, so that no more than a strip is held in float.
-    """
-    if scale == 1:
-        return np.array(image)
-    grid = tile_grid(image.shape[0], image.shape[1], tile=PLAIN_TILE, overlap=PLAIN_OVERLAP, multiple=1)
-    blender = StripBlender(image, grid=grid.enlarged(scale))
-    for tile in grid.tiles():
-        plain = enlarge(to_planes(cut(image, tile, grid=grid))[None], scale=scale)[0]
-        blender.add(tile.enlarged(scale), _as_columns(plain, image=image))
-    return blender.result

@@ -25,6 +25,10 @@ class Shares:
     columns: FloatArray
     values: FloatArray
 
+    def means(self) -> FloatArray:
+        """Return the mean share of each result, and of the picture as it is (K + 1,), over the nodes."""
+        return np.asarray(self.values.mean(axis=(0, 1)), np.float32)
+
     def of_rows(self, top: int, bottom: int, *, width: int) -> FloatArray:
         """Return the shares (bottom - top, width, K + 1) of some rows of a picture."""
         first, second, further = _between(self.rows, np.arange(top, bottom))

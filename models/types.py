@@ -20,12 +20,14 @@ Treatment = tuple[str, ...]
 DEFAULT_POLICY = "predicted-gain"
 # Methods that exist a second time as the mean over flips and turns of the picture, under their id with a plus.
 SELF_ENSEMBLED = ("denoise", "deblock", "deblur", "all-in-one", "fill", "upscale-x2", "upscale-x4")
+# Methods that mix others and exist a second time as well: as mixtures of those means.
+MIXTURES = ("soft", "regional")
 Status = Literal["restored", "untouched", "review", "quarantined", "failed"]
 
 
 def thorough_id(method_id: str) -> str:
     """Return the id of a method's mean over flips and turns, as the literature writes it: EDSR, EDSR+."""
-    return f"{method_id}+" if method_id in SELF_ENSEMBLED else method_id
+    return f"{method_id}+" if method_id in SELF_ENSEMBLED or method_id in MIXTURES else method_id
 
 
 def plain_id(method_id: str) -> str:
@@ -167,7 +169,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
-    """What one executed step did: seconds of compute and the share of pixels it changed."""
+    """What one executed step did: seconds of compute and the share of pixels it changed.
+
+    parts_sha256s: of the weights of other methods that have a share in its result.
+    """
 
     image_id: str
     step_index: int
@@ -181,6 +186,7 @@ class StepOutcome:
     changed_fraction: float
     accepted: bool
     note: str
+    parts_sha256s: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

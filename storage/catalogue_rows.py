@@ -30,7 +30,7 @@ _ESTIMATES = (
     "fading",
     "colour_cast",
 )
-_NOT_COLUMNS = {"working_copy"}
+_NOT_COLUMNS = {"working_copy", "parts_sha256s"}
 
 
 def image_row(
@@ -56,7 +56,9 @@ def image_row(
         if plan.alternatives:
             row["plan_alternatives_json"] = json.dumps(to_json(plan.alternatives))
         row |= {"plan_policy": plan.policy, "needs_review": plan.needs_review, "step_count": len(plan.steps)}
-    row["weights_sha256s"] = list(dict.fromkeys(step.weights_sha256 for step in steps if step.weights_sha256))
+    # What mixes results looks at them with weights of its own, after its parts.
+    used = [sha256 for step in steps for sha256 in (*step.parts_sha256s, step.weights_sha256) if sha256]
+    row["weights_sha256s"] = list(dict.fromkeys(used))
     row["device"] = steps[0].device if steps else None
     row |= {"code_version": code_version, "finished_at": datetime.now(UTC)}
     for name in ("seconds", "output_uri", "output_sha256", "mask_uri", "status", "error_kind", "error_text"):
@@ -75,7 +77,8 @@ def quarantine_row(record: QuarantineRecord, *, code_version: str) -> Row:
 
 def step_row(outcome: StepOutcome, *, relative_path: str | None = None) -> Row:
     """Return the steps row of one executed step."""
-    return {**to_json(outcome), "relative_path": relative_path}
+    row = {name: value for name, value in to_json(outcome).items() if name not in _NOT_COLUMNS}
+    return {**row, "relative_path": relative_path}
 
 
 def metric_row(record: MetricRecord, *, relative_path: str | None = None) -> Row:

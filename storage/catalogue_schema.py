@@ -116,7 +116,12 @@ STEPS = _schema(
         _field("seconds", _F, "Share of the compute time", unit="second", nullable=False),
         _field("changed_fraction", _F, "Share of the pixels that changed", unit="1", nullable=False),
         _field("accepted", _B, "Whether the result passed the checks and was kept", nullable=False),
-        _field("note", _S, "What the checks said", nullable=False),
+        _field(
+            "note",
+            _S,
+            "What the checks said, and what the method itself decided: its tools, or its shares",
+            nullable=False,
+        ),
     ],
 )
 METRICS = _schema(

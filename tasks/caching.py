@@ -27,8 +27,8 @@ STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "1",
     "estimate": "5",
-    "route": "4",
-    "restore": "4",
+    "route": "5",
+    "restore": "5",
     "measure": "1",
 }
 
@@ -46,7 +46,8 @@ _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     ],
     "route": lambda job: [
         to_json(Thresholds()),
-        *(job["options"][name] for name in ("policy", "thorough", "allow_colour", "fill_method", "strengths")),
+        *(job["options"][name] for name in ("policy", "thorough", "budget_gmac", "allow_colour")),
+        *(job["options"][name] for name in ("fill_method", "strengths")),
     ],
     "restore": lambda job: [
         job["destination"],

@@ -31,7 +31,8 @@ class RestoreOptions:
     """What the user may choose about one run; every default is safe for originals one knows nothing about.
 
     collection: name in the catalogue, None = the source's own. policy: how plans are made, one of
-    `models.routing.policies`. thorough: the mean over flips and turns of what is learned. allow_colour: whether fading
+    `models.routing.policies`. thorough: the mean over flips and turns of what is learned. budget_gmac: what a treatment
+    may take at most, in giga multiply-accumulates per megapixel, None = anything. allow_colour: whether fading
     and casts may be corrected. scratch_threshold: probability from which on damage is filled, however unsure, for
     pictures that are known to be scratched; None = the detector's own, at which clean ones stay untouched. strengths:
     method id to a strength in [0, 1], 0 = never use it. reference: clean originals under the same relative paths (any
@@ -45,6 +46,7 @@ class RestoreOptions:
     collection: str | None = None
     policy: str = DEFAULT_POLICY
     thorough: bool = False
+    budget_gmac: float | None = None
     allow_colour: bool = False
     fill_method: str = "fill"
     scratch_threshold: float | None = None

@@ -86,7 +86,7 @@ def measure_image(record: ImageRecord, found: Detected, *, done: Restored, job: 
 
 
 def _plainly_enlarged(pixels: Pixels, *, scale: int) -> Pixels:
-    from models.run import plainly_enlarged
+    from models.plain_enlargement import plainly_enlarged
 
     return plainly_enlarged(pixels, scale=scale)
 

@@ -32,6 +32,7 @@ def routing_options(options: RestoreOptions) -> RoutingOptions:
     return RoutingOptions(
         allow_colour=options.allow_colour,
         thorough=options.thorough,
+        budget_gmac=options.budget_gmac,
         fill_method=options.fill_method,
         trust_scratches=options.scratch_threshold is not None,
         strengths=options.strengths,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from tasks.device import DEVICE_LOCK, runner
 from tasks.ingest import load_pixels
 from tasks.jobs import Failure, ShardJob
 from tasks.together import each_together
+
+if TYPE_CHECKING:
+    from models.run import Applied
 
 Mask = npt.NDArray[np.bool_]
 
@@ -86,8 +89,8 @@ def _next_method(waiting: Sequence[Picture]) -> str:
 
 def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None:
     """Run one method over the pictures of a group and keep each result that passes the checks."""
+    from models.plain_enlargement import plainly_enlarged
     from models.registry import get_method
-    from models.run import plainly_enlarged
 
     card = get_method(method).card
     for picture in group:
@@ -97,7 +100,7 @@ def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None
     chosen = runner(job.identities.device, job.identities.precision, job.options.tile)
     started = time.perf_counter()
     with DEVICE_LOCK:
-        after = chosen.apply(
+        applied = chosen.apply_and_say(
             method,
             before,
             masks=masks if card.needs_mask else None,
@@ -110,13 +113,13 @@ def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None
     before = before if card.scale == 1 else [plainly_enlarged(array, scale=card.scale) for array in before]
     pixels = sum(array.size for array in before)
 
-    def judge(item: tuple[Picture, npt.NDArray[Any], npt.NDArray[Any], Mask | None]) -> None:
+    def judge(item: tuple[Picture, npt.NDArray[Any], Applied, Mask | None]) -> None:
         picture, first, second, mask = item
         _judge(picture, first, second, mask=mask, seconds=seconds * first.size / pixels, job=job)
 
     each_together(
         judge,
-        list(zip(group, before, after, masks, strict=True)),
+        list(zip(group, before, applied, masks, strict=True)),
         pixels=lambda item: item[1].shape[0] * item[1].shape[1],
     )
 
@@ -137,7 +140,7 @@ def _mask(picture: Picture, *, job: ShardJob) -> Mask | None:
 def _judge(
     picture: Picture,
     before: npt.NDArray[Any],
-    after: npt.NDArray[Any],
+    applied: Applied,
     *,
     mask: Mask | None,
     seconds: float,
@@ -146,12 +149,14 @@ def _judge(
     """Keep the result of a step, or refuse it and end the plan."""
     from models.registry import get_method
 
-    step = picture.pending[0]
+    step, after = picture.pending[0], applied.image
     card = get_method(step.method_id).card
     change = compare(before, after, mask=mask)
     reason = None
     if picture.estimate is not None and picture.plan is not None:
         reason = refusal_of_step(change, method_id=step.method_id, plan=picture.plan, estimate=picture.estimate)
+    weights, said = dict(job.identities.methods), f"; {applied.decided}" if applied.decided else ""
+    checked = "passed the checks" if reason is None else f"not kept: {reason}"
     picture.seconds += seconds
     picture.outcomes.append(
         StepOutcome(
@@ -160,13 +165,14 @@ def _judge(
             method_id=step.method_id,
             strength=step.strength,
             reason=step.reason,
-            weights_sha256=dict(job.identities.methods).get(step.method_id),
+            weights_sha256=weights.get(step.method_id),
             device=job.identities.device,
             precision=job.identities.precision if card.half_precision and card.weights else "float32",
             seconds=seconds,
             changed_fraction=change.changed_fraction,
             accepted=reason is None,
-            note=("passed the checks" if reason is None else f"not kept: {reason}") + _size_note(after, card.scale),
+            note=checked + _size_note(after, card.scale) + said,
+            parts_sha256s=tuple(sha256 for part in applied.parts if (sha256 := weights.get(part)) is not None),
         )
     )
     if reason is None:

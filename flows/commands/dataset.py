@@ -9,6 +9,7 @@ import typer
 
 from flows.commands.console import friendly_errors, strengths
 from flows.commands.options import (
+    BudgetOption,
     ColourOption,
     DeviceOption,
     FillOption,
@@ -91,6 +92,7 @@ def dataset(
     upscale: UpscaleOption = None,
     correct_colour: ColourOption = False,
     thorough: ThoroughOption = False,
+    budget: BudgetOption = None,
     policy: PolicyOption = DEFAULT_POLICY,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -120,6 +122,7 @@ def dataset(
             restore=RestoreOptions(
                 allow_colour=correct_colour,
                 thorough=thorough,
+                budget_gmac=budget,
                 policy=policy,
                 fill_method=fill,
                 scratch_threshold=scratch_threshold,

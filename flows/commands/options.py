@@ -30,6 +30,14 @@ ThoroughOption = Annotated[
         "--thorough", help="Learned methods look at every picture in 8 flips and turns: better, and 8 times slower."
     ),
 ]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        metavar="GMAC",
+        help="Most that a treatment may take, in GMAC per megapixel (see `lacuna methods`), such as 150. [no limit]",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format inside the networks.")]
 StrengthOption = Annotated[

@@ -20,7 +20,9 @@ from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod
 from models.published.catalogue import SETTING, tensors_of
 from models.rl_restore.chain import Chain, apply_chains, decide
 from models.rl_restore.crops import crops_of_picture, crops_of_planes
-from models.rl_restore.networks import CONTEXT_PX, ToolchainNetwork
+from models.rl_restore.networks import CONTEXT_PX, STOP, TOOLS, ToolchainNetwork
+
+_FAULTS = {"blur_sigma_px": "blur of σ {} px", "noise_sigma": "noise of σ {}", "jpeg_quality": "JPEG quality {}"}
 
 
 @lru_cache(maxsize=4)
@@ -33,9 +35,20 @@ def _agent_and_tools(weights: str, _folder: str) -> ToolchainNetwork:
 def _chosen(network: ToolchainNetwork, context: Context, planes: Tensor) -> Chain:
     """The chain chosen for the whole picture; where nobody looked at it, these planes are the picture."""
     if context.statistics:
-        return tuple(int(action) for action in context.statistics)
+        return _chain(context.statistics)
     crops = crops_of_planes(planes)
     return decide(network, crops, owners=[0] * len(crops))[0].chain
+
+
+def _chain(statistics: Sequence[float]) -> Chain:
+    return tuple(int(action) for action in statistics[: len(statistics) // 2])
+
+
+def _in_words(action: int) -> str:
+    if action == STOP:
+        return "to stop"
+    tool = TOOLS[action - 1]
+    return f"tool {action} for {_FAULTS[tool.fault].format(f'{tool.low:g}-{tool.high:g}')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +59,22 @@ class Toolchain(PlainMethod):
         return ToolchainNetwork()
 
     def statistics(self, image: npt.NDArray[Any]) -> tuple[float, ...]:
-        """Return the chain for the picture: 1-12 are tools, 13 is stop. Raises WeightsError without weights."""
+        """Return the chain for the picture, 1-12 are tools, 13 is stop, and then the Q value of each of its actions.
+
+        Raises WeightsError without weights.
+        """
         network = _agent_and_tools(str(self.card.weights), os.environ.get(SETTING, ""))
         with torch.inference_mode():
             crops = crops_of_picture(image)
-            return tuple(float(action) for action in decide(network, crops, owners=[0] * len(crops))[0].chain)
+            (decision,) = decide(network, crops, owners=[0] * len(crops))
+        values = (row[action - 1] for action, row in zip(decision.chain, decision.values, strict=True))
+        return (*(float(action) for action in decision.chain), *values)
+
+    def decided(self, statistics: Sequence[float]) -> str:
+        """Return the chain in words, with the Q value that the agent gave each of its actions."""
+        chain = _chain(statistics)
+        pairs = zip(chain, statistics[len(chain) :], strict=True)
+        return "chose " + ", then ".join(f"{_in_words(action)} (Q {value:+.2f})" for action, value in pairs)
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
@@ -66,7 +90,8 @@ def _card(method_id: str, *, title: str, licence: str) -> MethodCard:
         id=method_id,
         title=title,
         paper="Yu et al., Crafting a Toolchain for Image Restoration by Deep Reinforcement Learning, CVPR 2018",
-        purpose="denoise",
+        # Its tools take noise, blur and compression away, and whoever looks for noise alone finds detail missing.
+        purpose="mixed",
         licence=licence,
         context_px=CONTEXT_PX,
         half_precision=False,

@@ -65,11 +65,13 @@ class RoutingOptions:
 
     A strength above 0 for one of UPSCALERS asks for it: every picture ends so much larger. ValueError for two of them.
     thorough: take the mean over flips and turns of every method that has one, at eight times the work. trust_scratches:
-    fill what was found however unsure, as the user has said from which probability on.
+    fill what was found however unsure, as the user has said from which probability on. budget_gmac: what a treatment
+    may take at most, in giga multiply-accumulates per megapixel, None = anything; ValueError unless finite and above 0.
     """
 
     allow_colour: bool = False
     thorough: bool = False
+    budget_gmac: float | None = None
     trust_scratches: bool = False
     fill_method: str = "fill"
     deblur_method: str = "deblur"
@@ -80,6 +82,11 @@ class RoutingOptions:
         asked = self._upscalers
         if len(asked) > 1:
             raise ValueError(f"strengths: got {' and '.join(asked)}, expected one enlargement; choose one of them")
+        if self.budget_gmac is not None and not 0.0 < self.budget_gmac < math.inf:
+            raise ValueError(
+                f"budget: got {self.budget_gmac:g}, expected a number of GMAC per megapixel above 0, such as 150; "
+                "`lacuna methods` lists what each method takes"
+            )
 
     @property
     def _upscalers(self) -> list[str]:

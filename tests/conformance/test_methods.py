@@ -33,6 +33,7 @@ ENSEMBLES_TRIED = ("denoise+", "fill+")
 
 def marks_of(method: Method) -> list[pytest.MarkDecorator]:
     ensemble = isinstance(method, SelfEnsemble) and method.card.id not in ENSEMBLES_TRIED
+    ensemble |= isinstance(method, CombiningMethod) and method.card.id.endswith("+")
     return [pytest.mark.slow] if ensemble or method.card.id in LEARN_FROM_THE_PICTURE else []
 
 

@@ -206,6 +206,22 @@ def test_a_strength_that_a_mixture_would_not_heed_is_refused(archive: Path, tmp_
         assert "shares of its own" in result.stderr
 
 
+@pytest.mark.parametrize("policy", ["agent", "fixed:nlm"])
+def test_thorough_is_refused_where_it_would_not_be_heeded(archive: Path, tmp_path: Path, policy: str) -> None:
+    for command in (["restore", str(archive), str(tmp_path / "out")], ["inspect", str(archive)]):
+        result = RUNNER.invoke(app, [*command, "--policy", policy, "--thorough"], env={"COLUMNS": "200"})
+        assert result.exit_code == 2
+        assert "no mean over flips and turns" in " ".join(result.stderr.split())
+
+
+def test_a_budget_is_for_what_chooses_by_gain(archive: Path, tmp_path: Path) -> None:
+    for more in (["--policy", "soft", "--budget", "150"], ["--budget", "0"]):
+        for command in (["restore", str(archive), str(tmp_path / "out")], ["inspect", str(archive)]):
+            result = RUNNER.invoke(app, [*command, *more], env={"COLUMNS": "200"})
+            assert result.exit_code == 2
+            assert "budget" in result.stderr
+
+
 def test_catalogue_without_one_says_so(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["catalogue", str(tmp_path)])
     assert result.exit_code == 2

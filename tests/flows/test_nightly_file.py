@@ -33,6 +33,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
         workers = 3
         reference = "clean"
         scratch_threshold = 0.5
+        budget = 150
         strength = { denoise = 0.5 }
         [collections.a]
         source = "in/a"
@@ -48,6 +49,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
         """
     first, second = read_nightly_file(written(tmp_path, text)).collections
     assert (first.source, first.destination) == (str(tmp_path / "in/a"), str(tmp_path / "out/a"))
+    assert (first.options.budget_gmac, second.options.budget_gmac) == (150.0, 150.0)
     assert (first.options.scratch_threshold, second.options.scratch_threshold) == (0.5, 0.5)
     assert (first.options.reference, second.options.reference) == (str(tmp_path / "clean"), "s3://clean/b")
     assert (first.options.workers, first.options.strengths) == (3, (("denoise", 0.5),))

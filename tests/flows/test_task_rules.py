@@ -73,6 +73,7 @@ def test_key_is_step_version_and_sha256() -> None:
         (replace(JOB, identities=replace(JOB.identities, estimator="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, allow_colour=True)), {"route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, thorough=True)), {"route", "restore", "measure"}),
+        (replace(JOB, options=replace(JOB.options, budget_gmac=150.0)), {"route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, scratch_threshold=0.5)), set(STEP_VERSIONS) - {"ingest"}),
         (replace(JOB, identities=replace(JOB.identities, gains="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, policy="rules")), {"route", "restore", "measure"}),

@@ -14,11 +14,13 @@ import torch
 from models.degradations.recipes import get_recipe
 from models.methods.mixtures import METHODS, MOST_REGIONS, REGION_PX, _starts, shares_of
 from models.registry import get_method
+from models.routing.assess import assess
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.policies import get_policy
 from models.routing.rules import RoutingOptions
 from models.routing.treatments import TREATMENTS
 from models.run import Runner
+from models.scratches.detector import load_detector
 from models.shares import Shares, mixed
 from models.types import Gain
 from tests.models.test_routing import estimate, scratches
@@ -148,6 +150,30 @@ def test_planes_of_a_published_protocol_are_mixed_too(runner: Runner, half_damag
         get_method("soft")(torch.nn.Identity(), planes[None], mask=None, contexts=[], seed=0)
 
 
+def test_a_thorough_mixture_is_of_the_means_over_views(runner: Runner, clean: Picture) -> None:
+    crop = np.ascontiguousarray(clean[:96, :96])
+    noise = np.random.default_rng(0).normal(0, 25, crop.shape)
+    noisy = np.rint(np.clip(crop + noise, 0, 255)).astype(np.uint8)
+    found = {method: runner.apply_and_say(method, [noisy])[0] for method in ("soft", "soft+")}
+    assert set(found["soft+"].parts) <= {f"{treatment[0]}+" for treatment in TREATMENTS}
+    assert found["soft+"].parts
+    assert psnr_db(found["soft+"].image, crop) > psnr_db(found["soft"].image, crop)
+    (left,) = runner.apply("soft+", [crop])
+    assert np.array_equal(left, crop)
+
+
+@pytest.mark.parametrize("policy", ["soft", "agent"])
+def test_what_treats_everything_is_planned_only_where_a_gain_is_sure(
+    runner: Runner, clean: Picture, policy: str
+) -> None:
+    left = assess(clean, detector=load_detector(), runner=runner, policy=get_policy(policy)).plan
+    assert (left.steps, left.policy) == ((), policy)
+    if policy == "agent":
+        # The agent itself would not leave it as it is.
+        (altered,) = runner.apply("rl-restore", [clean])
+        assert psnr_db(altered, clean) < 40.0
+
+
 def test_the_policies_plan_them() -> None:
     options = RoutingOptions()
     gain = Gain(treatment=("denoise",), gain_db=5.0, uncertainty_db=0.1)
@@ -156,13 +182,13 @@ def test_the_policies_plan_them() -> None:
     assert [step.method_id for step in soft.steps] == ["soft"]
     assert (soft.policy, soft.alternatives) == ("soft", (gain,))
     thorough = get_policy("soft").plan(noisy, none, options=RoutingOptions(thorough=True), gains=[gain])
-    assert [step.method_id for step in thorough.steps] == ["soft"]
+    assert [step.method_id for step in thorough.steps] == ["soft+"]
     untouched = get_policy("soft").plan(estimate(), none, options=options, gains=())
     assert (untouched.steps, untouched.policy) == ((), "soft")
     regional = get_policy("regional").plan(estimate(), none, options=options, gains=())
     assert [step.method_id for step in regional.steps] == ["regional"]
     agent = get_policy("agent").plan(noisy, none, options=options, gains=[gain])
     assert ([step.method_id for step in agent.steps], agent.policy) == (["rl-restore"], "agent")
-    assert {method.card.id for method in METHODS} == {"soft", "regional"}
+    assert {method.card.id for method in METHODS} == {"soft", "regional", "soft+", "regional+"}
     with pytest.raises(ValueError, match="did you mean 'regional'"):
         get_policy("regionl")

@@ -10,16 +10,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import skimage.data
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from benchmarks.rl_restore import toolchain_gmac
+from models.degradations.recipes import get_recipe
+from models.estimation.estimate import UNKNOWN, estimate_with_evidence
 from models.published.catalogue import SETTING, published_tensors
 from models.published.owan import OperationAttentionNetwork
 from models.rl_restore.chain import apply_chains, apply_tools, decide
 from models.rl_restore.crops import crop_indices, crops_of_picture, crops_of_planes
 from models.rl_restore.networks import STOP, TOOLS, Agent, LargeTool, SmallTool, ToolchainNetwork
 from models.run import Runner, RunSettings
+from models.types import Plan
+from tasks.acceptance import compare, refusal_of_step
 
 DATA = Path(os.environ.get("LACUNA_DATA", Path(__file__).parents[3] / "shared" / "data"))
 GOLDEN = DATA / "parity" / "rl_restore_golden.json"
@@ -63,6 +69,12 @@ def test_parameters_are_the_papers() -> None:
     # What the paper calls 1.96e5: the agent and three average tools.
     assert parameters(network.agent) + 3 * parameters(network.tools) / 12 == pytest.approx(1.96e5, rel=0.01)
     assert parameters(OperationAttentionNetwork()) == 391_456
+
+
+def test_the_work_of_three_looks_and_three_tools_is_the_papers() -> None:
+    average, largest = toolchain_gmac(ToolchainNetwork().eval())
+    assert average == pytest.approx(0.474, abs=0.0015)
+    assert largest > average
 
 
 def test_the_memory_is_an_lstm_and_the_padding_is_behind() -> None:
@@ -149,6 +161,20 @@ def test_crops_of_a_picture_and_of_its_planes_are_the_same() -> None:
     assert torch.equal(crops[0][:, :, :31], planes[:, :63])
     assert torch.equal(crops[0][:, :, 31:61], planes[:, :63, :30].flip(2))
     assert crops_of_picture(image[:, :, 0]).shape == crops.shape
+
+
+def test_a_restored_mixture_passes_the_checks() -> None:
+    clean = np.ascontiguousarray(skimage.data.coffee()[100:228, 100:260])
+    degraded = np.rint(get_recipe("rl-restore/severe").apply(clean, seed=1).image * 255).astype(np.uint8)
+    known, _ = estimate_with_evidence(degraded, scratch_mask=None, scratch_coverage=UNKNOWN, jpeg_table_quality=None)
+    (restored,) = Runner(RunSettings(device="cpu", precision="float32")).apply("rl-restore", [degraded])
+    before, after = (np.mean((image.astype(float) - clean) ** 2) for image in (degraded, restored))
+    assert 10 * np.log10(before / after) > 3.0
+    plan, change = Plan(steps=(), reason="", policy="agent"), compare(degraded, restored)
+    # Nearly all of what looked like detail was noise under blur and compression.
+    assert change.energy_after < 0.1 * change.energy_before
+    for method_id in ("rl-restore", "rl-restore-released"):
+        assert refusal_of_step(change, method_id=method_id, plan=plan, estimate=known) is None
 
 
 @pytest.mark.data

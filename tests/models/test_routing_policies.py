@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.routing import POLICIES, gmac_per_megapixel
 from models.estimation.estimate import UNKNOWN, estimate_with_evidence
 from models.registry import get_method
 from models.routing.gain_thresholds import GainThresholds
@@ -114,6 +115,32 @@ def test_a_method_that_was_switched_off_is_passed_over() -> None:
     assert [step.strength for step in half.steps] == [0.5]
 
 
+def test_within_a_budget_the_best_that_takes_no_more_is_chosen() -> None:
+    gains = expected(all_in_one=(3.0, 0.3), denoise=(2.0, 0.3), deblock=(1.0, 0.1))
+    assert steps(planned(gains)) == steps(planned(gains, RoutingOptions(budget_gmac=1000.0))) == ["all-in-one"]
+    less = planned(gains, RoutingOptions(budget_gmac=150.0))
+    assert steps(less) == ["denoise"]
+    assert "all-in-one (+3.0 dB (± 0.3)) takes 209 GMAC per megapixel, more than the budget of 150" in less.reason
+    # Eight views of it take eight times as much.
+    assert steps(planned(gains, RoutingOptions(budget_gmac=1100.0, thorough=True))) == ["denoise+"]
+    nothing = planned(gains, RoutingOptions(budget_gmac=100.0))
+    assert nothing.untouched
+    assert not nothing.needs_review
+    assert "more than the budget of 100, and nothing within it is sure" in nothing.reason
+    with pytest.raises(ValueError, match="budget: got 0, expected"):
+        RoutingOptions(budget_gmac=0.0)
+
+
+def test_within_a_budget_the_cheaper_of_equals_is_chosen() -> None:
+    gains = expected(all_in_one=(2.03, 0.3), denoise=(2.0, 0.3))
+    assert steps(planned(gains)) == ["all-in-one"]
+    cheaper = planned(gains, RoutingOptions(budget_gmac=300.0))
+    assert steps(cheaper) == ["denoise"]
+    assert "takes 209 GMAC per megapixel, more for as much" in cheaper.reason
+    apart = expected(all_in_one=(2.1, 0.3), denoise=(2.0, 0.3))
+    assert steps(planned(apart, RoutingOptions(budget_gmac=300.0))) == ["all-in-one"]
+
+
 @pytest.mark.parametrize("method", UPSCALERS)
 def test_filling_and_enlarging_stay_with_the_rules(method: str) -> None:
     options = RoutingOptions(strengths=((method, 1.0),))
@@ -192,3 +219,10 @@ def test_tiny_pictures_have_no_prediction() -> None:
         np.zeros((20, 20), np.uint8), scratch_mask=None, scratch_coverage=UNKNOWN, jpeg_table_quality=80.0
     )
     assert predict_gains(evidence) == ()
+
+
+def test_the_benchmark_counts_what_a_plan_takes() -> None:
+    assert gmac_per_megapixel(planned(())) == 0.0
+    work = gmac_per_megapixel(planned(expected(denoise=(2.0, 0.3))))
+    assert work == get_method("denoise").card.gmac_per_megapixel
+    assert "agent" in POLICIES

@@ -95,7 +95,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         id="fill",
         corruption=Holes(),
-        patches=PatchSettings(grey_share=0.35, tint_share=0.05, drawn_share=0.2),
+        patches=PatchSettings(grey_share=0.35, tint_share=0.05),
         schedule=Schedule(steps=6000, decay_share=0.9),
         in_channels=4,
         seed=3,

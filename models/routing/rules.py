@@ -43,6 +43,8 @@ class Thresholds:
     seen_noise_sigma: float = 4.0
     jpeg_quality: float = 70.0
     blur_sigma_px: float = 0.75
+    grain_sigma: float = 0.75
+    grainy_blur_sigma_px: float = 1.25
     fading: float = 0.45
     fading_with_cast: float = 0.25
     colour_cast: float = 8.0
@@ -258,17 +260,20 @@ def _treatment(finding: _Finding) -> tuple[Step, ...]:
 def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Thresholds) -> bool:
     """Whether the fault that a method treats is estimated strong enough to be seen, however unsure.
 
-    As strong as the rules treat it from, but for noise, which is seen a little earlier (0023).
+    As strong as the rules treat it from, but for noise, which is seen a little earlier (0023), and for blur under noise
+    or grain, which is seen from where it is more than how soft a picture may be by itself (0026).
 
     True for a method against mixtures, whose parts hide each other, and for every other one.
     """
     noise, quality, blur = (
         measured.value for measured in (estimate.noise_sigma, estimate.jpeg_quality, estimate.blur_sigma_px)
     )
+    grainy = noise is not None and noise >= thresholds.grain_sigma
+    soft_px = thresholds.grainy_blur_sigma_px if grainy else thresholds.blur_sigma_px
     seen = {
         "denoise": noise is not None and noise >= thresholds.seen_noise_sigma,
         "deblock": quality is not None and quality <= thresholds.jpeg_quality,
-        "deblur": blur is not None and blur >= thresholds.blur_sigma_px,
+        "deblur": blur is not None and blur >= soft_px,
     }
     return seen.get(method_id, True)
 

@@ -48,6 +48,15 @@ def planned(gains: tuple[Gain, ...], options: RoutingOptions | None = None) -> P
     return policy.plan(FAULTY, scratches(), options=options or RoutingOptions(), gains=gains)
 
 
+def test_a_slight_blur_under_grain_may_be_the_pictures_own_softness() -> None:
+    gains = expected(all_in_one=(2.6, 1.0))
+    policy = PredictedGain(thresholds=THRESHOLDS)
+    for noise, blur, treated in ((0.0, 0.95, True), (2.8, 0.95, False), (2.8, 1.4, True)):
+        seen = estimate(noise_sigma=(noise, 0.7), blur_sigma_px=(blur, 0.4))
+        plan = policy.plan(seen, scratches(), options=RoutingOptions(), gains=gains)
+        assert bool(plan.steps) is treated
+
+
 @given(estimate=ESTIMATES, report=SCRATCHES, gains=GAINS)
 def test_every_estimate_has_one_plan_by_expected_gain(
     estimate: DegradationEstimate, report: ScratchReport, gains: list[Gain]

@@ -49,7 +49,7 @@ def planned(gains: tuple[Gain, ...], options: RoutingOptions | None = None) -> P
 
 
 def test_a_slight_blur_under_grain_may_be_the_pictures_own_softness() -> None:
-    gains = expected(all_in_one=(2.6, 1.6))
+    gains = expected(deblur=(3.0, 0.5), all_in_one=(2.6, 1.6))
     policy = PredictedGain(thresholds=THRESHOLDS)
     for noise, blur, treated in ((0.0, 0.95, True), (2.8, 0.95, False), (2.8, 1.4, True)):
         seen = estimate(noise_sigma=(noise, 0.7), blur_sigma_px=(blur, 0.4))

@@ -19,12 +19,20 @@ from numpy.typing import NDArray
 from models.benchmarking.code_identity import code_sha256
 from models.degradations.scratches import DamageSettings
 from models.scratches.detector import WEIGHTS_NAME, detect, load_detector, shipped_settings
-from models.scratches.evaluation import EvaluationPicture, Histogram, Overlap, evaluation_pictures, marks_only
+from models.scratches.evaluation import (
+    CONSPICUOUS,
+    STRIKING,
+    EvaluationPicture,
+    Histogram,
+    Overlap,
+    evaluation_pictures,
+    marks_only,
+)
 from models.scratches.synthesis import load_split, split_files
 from models.weights import load_card
 
 SEED = 11
-# "marks" leaves stains and holes out. Damage camouflaged by texture of its own contrast counts in `conspicuous` only.
+# "marks" leaves stains and holes out.
 SETS: dict[str, DamageSettings] = {"marks": marks_only(DamageSettings()), "damaged": DamageSettings()}
 CLEAN_SETS = ("CBSD68", "Set5", "Set14")
 LEARNED, TOP_HAT = "scratch-detector", "top-hat"
@@ -104,7 +112,8 @@ def _groups(set_name: str, picture: EvaluationPicture) -> Iterator[tuple[str, Ev
         return
     name = f"{set_name}, aged" if picture.aged else set_name
     yield name, picture
-    yield f"{name}, conspicuous", picture.without_camouflaged()
+    yield f"{name}, conspicuous", picture.from_contrast(CONSPICUOUS)
+    yield f"{name}, striking", picture.from_contrast(STRIKING)
 
 
 class _Tally:

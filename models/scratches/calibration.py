@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.scratches.detector import WEIGHTS_NAME, probability_map
-from models.scratches.evaluation import EvaluationPicture, Histogram, Overlap, evaluation_pictures
+from models.scratches.evaluation import CONSPICUOUS, EvaluationPicture, Histogram, Overlap, evaluation_pictures
 from models.scratches.hysteresis import Thresholds, grow_mask
 from models.scratches.network import prepare_for_inference
 from models.scratches.synthesis import TrainingData, load_split
@@ -72,7 +72,7 @@ def choose_thresholds(
             continue
         overlap = Overlap()
         for picture, probability in damaged:
-            overlap.add(grow_mask(probability, thresholds).mask, picture.without_camouflaged())
+            overlap.add(grow_mask(probability, thresholds).mask, picture.from_contrast(CONSPICUOUS))
         figures = {
             "f1": overlap.f1,
             "precision": overlap.precision,
@@ -137,13 +137,14 @@ def calibrate(network: Any, data: TrainingData, *, settings: CalibrationSettings
     for picture in evaluation_pictures(data, seed=settings.seed):
         probability = probability_map(picture.image, network=network)
         if picture.mask.any():
-            histogram.add(probability, picture.without_camouflaged())
+            histogram.add(probability, picture.from_contrast(CONSPICUOUS))
             damaged.append((picture, probability))
         else:
             intact.append((picture, probability))
     for whole in data.photographs:
         nothing = np.zeros(whole.shape, np.bool_)
-        picture = EvaluationPicture(image=whole, mask=nothing, counts=~nothing, conspicuous=~nothing, aged=False)
+        none = np.full(whole.shape, np.inf, np.float32)
+        picture = EvaluationPicture(image=whole, mask=nothing, counts=~nothing, contrast=none, aged=False)
         intact.append((picture, probability_map(whole, network=network)))
     thresholds, figures = choose_thresholds(damaged, intact, settings=settings)
     return {

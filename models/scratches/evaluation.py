@@ -8,27 +8,32 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from models.degradations.damage_layers import FloatArray
 from models.degradations.scratches import DamageSettings
 from models.scratches.synthesis import PatchSettings, TrainingData, age_damaged, damage_picture, local_deviation
+
+# Damage of at least this contrast: not camouflaged by the texture that it lies on; standing out from it at once.
+CONSPICUOUS, STRIKING = 1.0, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationPicture:
     """An 8-bit grey picture (H, W), its true mask, and which pixels count (False = damage too faint to be seen).
 
-    `conspicuous`: intact pixels, and damage that also stands out from the texture it lies on (its change is at least
-    the deviation of the clean picture around it); the rest is camouflaged, for a human eye too.
+    `contrast`: how far the damage stands out from what it lies on: its change over the deviation of the clean picture
+    around it (of at least `PatchSettings.faint_change`). Below 1 it is camouflaged, for a human eye too; infinite where
+    the picture is intact.
     """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     counts: NDArray[np.bool_]
-    conspicuous: NDArray[np.bool_]
+    contrast: FloatArray
     aged: bool
 
-    def without_camouflaged(self) -> EvaluationPicture:
-        """Return the same picture where only conspicuous damage counts."""
-        return replace(self, counts=self.counts & self.conspicuous)
+    def from_contrast(self, least: float) -> EvaluationPicture:
+        """Return the same picture where of the damage only what has at least this contrast counts."""
+        return replace(self, counts=self.counts & (self.contrast >= least))
 
 
 # What scratch detection is asked to find; stains and holes are told from the scene by what it shows, if at all.
@@ -58,12 +63,12 @@ def evaluation_pictures(
             picture, mask = damage_picture(clean, data.overlays, rng, settings) if damaged else (clean, nothing)
             change = np.abs(picture - clean)
             counts = np.asarray(change >= settings.faint_change)
-            conspicuous = ~mask | (change >= texture)
+            contrast = np.where(mask, change / np.maximum(texture, settings.faint_change), np.inf).astype(np.float32)
             if aged:
                 picture, weight = age_damaged(clean, picture, mask, rng, settings=settings)
                 counts = weight == 1
             levels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-            yield EvaluationPicture(image=levels, mask=mask, counts=counts | ~mask, conspicuous=conspicuous, aged=aged)
+            yield EvaluationPicture(image=levels, mask=mask, counts=counts | ~mask, contrast=contrast, aged=aged)
 
 
 @dataclass(slots=True)

@@ -96,9 +96,9 @@ def test_loss_prefers_the_truth() -> None:
 
 
 def _picture(mask: NDArray[np.bool_]) -> EvaluationPicture:
-    everywhere = np.ones_like(mask)
+    contrast = np.where(mask, np.float32(9), np.float32(np.inf))
     return EvaluationPicture(
-        image=mask.view(np.uint8), mask=mask, counts=everywhere, conspicuous=everywhere, aged=False
+        image=mask.view(np.uint8), mask=mask, counts=np.ones_like(mask), contrast=contrast, aged=False
     )
 
 
@@ -147,3 +147,15 @@ def test_evaluation_pictures_repeat(data: TrainingData) -> None:
     assert len(first) == 6
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, second, strict=True))
     assert [picture.mask.any() for picture in first[2::3]] == [False, False]
+
+
+def test_only_damage_of_enough_contrast_counts(data: TrainingData) -> None:
+    picture = next(evaluation_pictures(data, seed=1, side_max=100))
+    assert np.isinf(picture.contrast[~picture.mask]).all()
+    weak = picture.mask & picture.counts & (picture.contrast < 2.0)
+    strong = picture.mask & picture.counts & (picture.contrast >= 2.0)
+    assert weak.any()
+    assert strong.any()
+    judged = picture.from_contrast(2.0)
+    assert not judged.counts[weak].any()
+    assert judged.counts[strong | ~picture.mask].all()

@@ -114,9 +114,11 @@ class BlindJpeg:
 
 @dataclass(frozen=True, slots=True)
 class MildBlur:
-    """Gaussian, box or none, σ 0.3-2.5 px, then what a file adds: 8 bits, often slight noise, at times a good JPEG.
+    """Gaussian, box or none, σ 0.3-2.5 px, then what a file adds: 8 bits, often noise, mostly slight, at times a JPEG.
 
-    The network is told σ as the estimator would: off by `sigma_error` of it (standard deviation of the logarithm).
+    A `grainy_share` of the noise is as strong as `grainy_sigma_max`: the estimator sees blur under noise too
+    (docs/decisions/0026), and sharpening that has never met grain draws it. The network is told σ as the estimator
+    would: off by `sigma_error` of it (standard deviation of the logarithm).
     """
 
     sigma_px: tuple[float, float] = (0.3, 2.5)
@@ -124,7 +126,10 @@ class MildBlur:
     box_share: float = 0.12
     noise_share: float = 0.6
     noise_sigma_max: float = 3.0
+    grainy_share: float = 0.4
+    grainy_sigma_max: float = 15.0
     jpeg_share: float = 0.25
+    jpeg_quality: tuple[int, int] = (50, 98)
     sigma_error: float = 0.12
 
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Example:
@@ -137,10 +142,12 @@ class MildBlur:
         box = BoxBlur.draw(rng, batch=count)
         boxed, sharp = drawn(self.box_share), drawn(self.sharp_share)
         soft = torch.where(sharp, clean, torch.where(boxed, box.apply(clean), gaussian.apply(clean)))
-        noise = BlindNoise(sigma_max=self.noise_sigma_max, clip_share=1.0)(soft, rng).network_input
+        slight = BlindNoise(sigma_max=self.noise_sigma_max, clip_share=1.0)(soft, rng).network_input
+        grainy = BlindNoise(sigma_max=self.grainy_sigma_max, clip_share=1.0)(soft, rng).network_input
+        noise = torch.where(drawn(self.grainy_share), grainy, slight)
         rounded = soft.clamp(0, 1).mul(255).round().div(255)
         scanned = torch.where(drawn(self.noise_share), noise, rounded)
-        jpeg = JpegCompression.draw(rng, batch=count, quality=(80, 98)).apply(scanned)
+        jpeg = JpegCompression.draw(rng, batch=count, quality=self.jpeg_quality).apply(scanned)
         blurred = torch.where(drawn(self.jpeg_share), jpeg, scanned)
         true = np.where(boxed.flatten(), box.equivalent_sigma_px(), gaussian.equivalent_sigma_px())
         true = np.where(sharp.flatten(), rng.uniform(0.3, 0.8, count), true)

@@ -135,6 +135,7 @@ def _run_detection(destination: str, *, options: ScoreOptions, data: str, limit:
         print_json(to_json(measured))
         return EXIT_OK
     table = Table(*HEAD, title=measured.suite, title_justify="left")
+    table.columns[0].overflow = table.columns[1].overflow = "fold"  # names are read whole on a narrow terminal too
     for row in read_detection(Location(destination)):
         table.add_row(*cells(row))
     Console().print(table)

@@ -6,6 +6,7 @@ import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -134,11 +135,13 @@ def _run_detection(destination: str, *, options: ScoreOptions, data: str, limit:
     if as_json:
         print_json(to_json(measured))
         return EXIT_OK
-    table = Table(*HEAD, title=measured.suite, title_justify="left")
-    table.columns[0].overflow = table.columns[1].overflow = "fold"  # names are read whole on a narrow terminal too
-    for row in read_detection(Location(destination)):
-        table.add_row(*cells(row))
-    Console().print(table)
+    for detector, rows in groupby(read_detection(Location(destination)), key=lambda row: row.detector):
+        # One table each, names folded: they are to be read whole on a narrow terminal too.
+        table = Table(*HEAD[1:], title=f"{measured.suite}: {detector}", title_justify="left")
+        table.columns[0].overflow = "fold"
+        for row in rows:
+            table.add_row(*cells(row)[1:])
+        Console().print(table)
     print(f"detectors: {len(measured.methods)}, of which {measured.computed} measured now")
     print(f"results:   {measured.destination.removeprefix('file://')}")
     return EXIT_OK

@@ -34,7 +34,7 @@ from models.published.catalogue import card_of, tensors_of
 from models.registry import get_method
 from models.shares import mixed
 from models.tiling import StripBlender, Tile, TileGrid, cut, tile_grid
-from models.types import DegradationEstimate
+from models.types import TILE_PX, DegradationEstimate
 from models.wide_holes import without_wide_holes
 
 SMALLEST_TILE = 128
@@ -48,7 +48,7 @@ class RunSettings:
 
     device: str = "auto"
     precision: str = "auto"
-    tile: int = 512
+    tile: int = TILE_PX
     batch_pixels: int | None = None
 
 

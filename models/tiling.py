@@ -87,10 +87,14 @@ def tile_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int
 
 
 def _axis(length: int, *, tile: int, overlap: int, multiple: int) -> tuple[int, tuple[int, ...]]:
-    size = math.ceil(max(tile, 2 * overlap, overlap + multiple) / multiple) * multiple
-    if length <= size:
+    """Return the tiles' size and their starts: as few as `tile` allows, and no larger than so many have to be."""
+    most = math.ceil(max(tile, 2 * overlap, overlap + multiple) / multiple) * multiple
+    if length <= most:
         return math.ceil(length / multiple) * multiple, (0,)
-    step = (size - overlap) // multiple * multiple
+    largest_step = (most - overlap) // multiple * multiple
+    count = math.ceil((length - most) / largest_step) + 1
+    step = min(math.ceil((length - overlap) / (count * multiple)) * multiple, largest_step)
+    size = min(math.ceil((step + overlap) / multiple) * multiple, most)
     last = math.ceil((length - size) / multiple) * multiple
     return size, (*range(0, last, step), last)
 

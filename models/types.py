@@ -22,6 +22,8 @@ DEFAULT_POLICY = "predicted-gain"
 SELF_ENSEMBLED = ("denoise", "deblock", "deblur", "all-in-one", "fill", "upscale-x2", "upscale-x4")
 # Methods that mix others and exist a second time as well: as mixtures of those means.
 MIXTURES = ("soft", "regional")
+# Side of the largest tile: 1024 px are two of 560 or three of 384, and their networks' maps stay in the cache.
+TILE_PX = 576
 Status = Literal["restored", "untouched", "review", "quarantined", "failed"]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from models.types import (
     DEFAULT_POLICY,
+    TILE_PX,
     DegradationEstimate,
     Gain,
     ImageRecord,
@@ -53,7 +54,7 @@ class RestoreOptions:
     strengths: tuple[tuple[str, float], ...] = ()
     device: str = "auto"
     precision: str = "auto"
-    tile: int = 512
+    tile: int = TILE_PX
     seed: int = 0
     shard_images: int = 32
     shard_bytes: int = 512 * 2**20

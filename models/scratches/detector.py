@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -14,6 +15,7 @@ from torch import nn
 from models.device import resolve_precision
 from models.scratches.hysteresis import Thresholds, grow_mask
 from models.scratches.network import SIZE_MULTIPLE, ScratchUNet, prepare_for_inference
+from models.types import TILE_PX
 from models.weights import load_card, load_weights
 
 WEIGHTS_NAME = "scratch_detector"
@@ -89,7 +91,7 @@ def detect(
     *,
     network: nn.Module,
     device: str | torch.device = "cpu",
-    tile: int = 512,
+    tile: int = TILE_PX,
     overlap: int = 64,
     settings: DetectorSettings | None = None,
 ) -> ScratchDetection:
@@ -129,14 +131,14 @@ def probability_map(
     *,
     network: nn.Module,
     device: str | torch.device = "cpu",
-    tile: int = 512,
+    tile: int = TILE_PX,
     overlap: int = 64,
 ) -> NDArray[np.uint8]:
     """Return the probability of damage (H, W) uint8 of `image`; arguments as in `detect`."""
     _check(image, tile=tile, overlap=overlap)
     height, width = image.shape[:2]
     probability = np.empty((height, width), np.uint8)
-    rows, columns = _spans(height, tile, overlap), _spans(width, tile, overlap)
+    rows, columns = spans_of(height, tile, overlap), spans_of(width, tile, overlap)
     target = torch.device(device)
     for top, bottom, keep_top, keep_bottom in rows:
         for left, right, keep_left, keep_right in columns:
@@ -161,26 +163,22 @@ def _check(image: NDArray[Any], *, tile: int, overlap: int) -> None:
         )
 
 
-def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:
+def spans_of(length: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:
     """Cut `length` into spans (start, stop, keep from, keep to); neighbours share `overlap` and meet in its middle.
 
-    All starts are multiples of 16, since the network's statistics live on cells of 16 pixels.
+    As few spans as a tile allows, all of about the same length: 1300 px are three of 480, not three of 576. All starts
+    are multiples of 16, since the network's statistics live on cells of 16 pixels.
     """
     if length <= tile:
         return [(0, length, 0, length)]
-    step = tile - overlap
-    spans: list[tuple[int, int, int, int]] = []
-    start = 0
-    while True:
-        stop = min(start + tile, length)
-        # A sliver is no tile of its own: the last tile starts earlier and keeps what is left.
-        if stop == length:
-            start = max(0, -(-(length - tile) // SIZE_MULTIPLE) * SIZE_MULTIPLE)
-            keep_from = spans[-1][3]
-            spans.append((min(start, keep_from - overlap // 2), stop, keep_from, stop))
-            return spans
-        spans.append((start, stop, 0 if not spans else spans[-1][3], stop - overlap // 2))
-        start += step
+    count = -(-(length - overlap) // (tile - overlap))
+    size = -(-(length + (count - 1) * overlap) // (count * SIZE_MULTIPLE)) * SIZE_MULTIPLE
+    starts = [index * (size - overlap) for index in range(count)]
+    meeting = [0, *(start + overlap // 2 for start in starts[1:]), length]
+    return [
+        (start, min(start + size, length), keep_from, keep_to)
+        for start, (keep_from, keep_to) in zip(starts, pairwise(meeting), strict=True)
+    ]
 
 
 def _grey(tile: NDArray[Any]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.types import to_json
+from models.types import TILE_PX, to_json
 from storage.benchmark_cells import CellStore
 from storage.benchmark_pictures import encode_picture
 from storage.locations import Location
@@ -40,7 +40,7 @@ class ScoreOptions:
     kept: tuple[str, ...] = ()
     device: str = "auto"
     precision: str = "auto"
-    tile: int = 512
+    tile: int = TILE_PX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,23 @@ def test_cutting_and_blending_is_the_identity(height: int, width: int, tile: int
         assert window.left % multiple == 0
         blender.add(window, piece.astype(np.float32) / 65535.0)
     assert np.abs(blender.result.astype(int) - image.astype(int)).max() <= 1
+
+
+@given(
+    length=st.integers(1, 2000),
+    tile=st.integers(8, 600),
+    overlap=st.integers(0, 150),
+    multiple=st.sampled_from([1, 4, 8, 16]),
+)
+@settings(max_examples=200, deadline=None)
+def test_tiles_are_as_small_as_their_number_allows(length: int, tile: int, overlap: int, multiple: int) -> None:
+    grid = tile_grid(length, length, tile=tile, overlap=overlap, multiple=multiple)
+    side, starts = grid.tile_height, grid.tops
+    assert side < max(tile, 2 * overlap, overlap + multiple) + multiple
+    assert starts[-1] + side >= length
+    assert all(before + side - after >= overlap for before, after in pairwise(starts))
+    # What is computed twice is the overlaps and, for each tile, what rounding to a `multiple` costs.
+    assert len(starts) * side <= length + (len(starts) - 1) * overlap + len(starts) * 3 * multiple
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage import data as pictures
 from torch import nn
@@ -19,9 +22,10 @@ from models.scratches.detector import (
     mask_for_filling,
     probability_map,
     settings_for,
+    spans_of,
 )
 from models.scratches.hysteresis import Thresholds, grow_mask
-from models.scratches.network import ScratchUNet, prepare_for_inference
+from models.scratches.network import SIZE_MULTIPLE, ScratchUNet, prepare_for_inference
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,8 @@ def network() -> nn.Module:
 
 def _scratched(name: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     clean = getattr(pictures, name)().astype(np.float32)[:300, :400] / 255
-    settings = DamageSettings(weights=(("scratches", 0.6), ("cracks", 0.4)), opacity_min=0.8, layers_min=3)
-    damaged = damage_image(clean, np.random.default_rng(20), settings=settings)
+    how = DamageSettings(weights=(("scratches", 0.6), ("cracks", 0.4)), opacity_min=0.8, layers_min=3)
+    damaged = damage_image(clean, np.random.default_rng(20), settings=how)
     return np.round(damaged.image * 255).astype(np.uint8), damaged.mask & (damaged.change > 0.15)
 
 
@@ -181,3 +185,17 @@ def test_hysteresis_drops_what_is_too_large_for_damage() -> None:
 def test_refuses_thresholds_out_of_order() -> None:
     with pytest.raises(ValueError, match="low <= high"):
         Thresholds(high=0.4, low=0.6, smallest_px=1)
+
+
+@given(length=st.integers(1, 3000), cells=st.integers(4, 40), overlaps=st.integers(0, 3))
+@settings(max_examples=100, deadline=None)
+def test_tiles_meet_in_the_middle_of_their_overlap(length: int, cells: int, overlaps: int) -> None:
+    tile, overlap = cells * SIZE_MULTIPLE, min(overlaps, cells // 2 - 1) * 2 * SIZE_MULTIPLE
+    spans = spans_of(length, tile, overlap)
+    assert (spans[0][0], spans[0][2]) == (0, 0)
+    assert (spans[-1][1], spans[-1][3]) == (length, length)
+    assert all(start % SIZE_MULTIPLE == 0 and stop - start <= tile for start, stop, _, _ in spans)
+    assert all(start <= keep_from < keep_to <= stop for start, stop, keep_from, keep_to in spans)
+    for before, after in pairwise(spans):
+        assert before[3] == after[2] == after[0] + overlap // 2
+        assert before[1] - before[3] >= min(overlap // 2, length - before[3])

@@ -26,11 +26,12 @@ from models.training.adversarial_losses import (
     gradient_penalty,
     r1_penalty,
 )
+from models.training.ahead import BatchesAhead
 from models.training.corruption import Example, torch_generator
 from models.training.discriminator import PatchDiscriminator
 from models.training.feature_losses import Extractor, matching_loss, perceptual_loss, style_loss
 from models.training.log import Progress
-from models.training.loop import LoopSettings, Losses, Schedule, autocast, carry_out, charbonnier, on_device
+from models.training.loop import LoopSettings, Losses, Schedule, autocast, carry_out, charbonnier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +115,7 @@ def train_adversarially(
         for group in optimizers["optimizer"].param_groups:
             group["lr"] = schedule.lr(step)
         for turn in range(adversarial.discriminator_steps):
-            rng = np.random.default_rng((seed, step, turn) if turn else (seed, step))
-            example = on_device(batches(rng), settings.device)
+            example, rng = coming.take(step, turn=turn)
             # The last batch's pictures are what the generator learns from too.
             output = duel.output(example, learning=turn == adversarial.discriminator_steps - 1)
             judged = duel.discriminator_loss(example, output.detach(), step=step, rng=rng)
@@ -128,14 +128,16 @@ def train_adversarially(
                 mean.lerp_(value, 1.0 - adversarial.averaging) if mean.is_floating_point() else mean.copy_(value)
         return {"loss": float(pixel), "adversarial_loss": float(fooled), "discriminator_loss": float(judged.detach())}
 
-    done = carry_out(
-        {"network": averaged, "generator": generator, "discriminator": discriminator, **optimizers},
-        one_step=one_step,
-        schedule=schedule,
-        settings=settings,
-        validate=None if validate is None else lambda: validate(averaged),
-        observe=observe,
-    )
+    turns = adversarial.discriminator_steps
+    with BatchesAhead(batches, seed=seed, device=settings.device, turns=turns) as coming:
+        done = carry_out(
+            {"network": averaged, "generator": generator, "discriminator": discriminator, **optimizers},
+            one_step=one_step,
+            schedule=schedule,
+            settings=settings,
+            validate=None if validate is None else lambda: validate(averaged),
+            observe=observe,
+        )
     generator.load_state_dict(averaged.state_dict())
     return done
 

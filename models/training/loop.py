@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.training.ahead import BatchesAhead
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Origin, Part, resume, save
 from models.training.corruption import Example
 from models.training.log import LOG, Pending, Progress, has_settled, mend_log, read_log, require_finite, validations
@@ -115,7 +116,7 @@ def train(
     optimizer = ConvolutionMuon(network, weight_decay=schedule.weight_decay)
 
     def one_step(step: int) -> Losses:
-        example = on_device(batches(np.random.default_rng((seed, step))), settings.device)
+        example, _ = coming.take(step)
         with autocast(settings):
             output = network(example.network_input)
         loss = charbonnier(output.float(), example.target, weight=example.weight)
@@ -124,14 +125,15 @@ def train(
         optimizer.step(lr=schedule.lr(step), clip_norm=schedule.clip_norm)
         return {"loss": float(loss.detach())}
 
-    return carry_out(
-        {"network": network, "optimizer": optimizer},
-        one_step=one_step,
-        schedule=schedule,
-        settings=settings,
-        validate=None if validate is None else lambda: validate(network),
-        observe=observe,
-    )
+    with BatchesAhead(batches, seed=seed, device=settings.device) as coming:
+        return carry_out(
+            {"network": network, "optimizer": optimizer},
+            one_step=one_step,
+            schedule=schedule,
+            settings=settings,
+            validate=None if validate is None else lambda: validate(network),
+            observe=observe,
+        )
 
 
 def carry_out(
@@ -204,15 +206,6 @@ def carry_out(
         step = resume(parts, path=best, optional=(_PENDING,))
     keep(settings.out / CHECKPOINT)
     return step
-
-
-def on_device(example: Example, device: str) -> Example:
-    """Return the batch on a device, its input channels-last."""
-    return Example(
-        example.network_input.to(device, memory_format=torch.channels_last),
-        example.target.to(device),
-        None if example.weight is None else example.weight.to(device),
-    )
 
 
 def autocast(settings: LoopSettings) -> torch.autocast:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from models.benchmarking.code_identity import code_sha256
 from models.degradations.resample import resize
+from models.degradations.single_faults import NOISY_BLUR_PX
 from models.method import CombiningMethod, Method
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable, written_in
 from models.run import Runner
@@ -36,7 +37,7 @@ TITLES = {
     BICUBIC: "Bicubic enlargement (Keys, a = -0.5)",
     ROUTED: "Lacuna's own plan for each picture",
 }
-_TOLD = re.compile(r"^(awgn|blur)/(\d+(?:\.\d+)?)$")
+_TOLD = re.compile(r"^(awgn|blur|noisy-blur)/(\d+(?:\.\d+)?)$")
 
 
 def baseline_for(scale: int) -> str:
@@ -116,14 +117,16 @@ def _program_sha256() -> str:
 
 
 def told_estimate(recipe: str) -> DegradationEstimate | None:
-    """Return the σ that a protocol tells its methods (awgn/σ, blur/σ), or None where they must find out."""
+    """Return the σ that a protocol tells its methods (of awgn/σ, blur/σ, and of the blur of noisy-blur), or None."""
     found = _TOLD.match(recipe)
     if found is None:
         return None
-    unknown, told = Estimated(value=None, confidence=0.0), Estimated(value=float(found.group(2)), confidence=1.0)
+    family, number = found.groups()
+    unknown = Estimated(value=None, confidence=0.0)
+    told = Estimated(value=NOISY_BLUR_PX if family == "noisy-blur" else float(number), confidence=1.0)
     return DegradationEstimate(
-        noise_sigma=told if found.group(1) == "awgn" else unknown,
-        blur_sigma_px=told if found.group(1) == "blur" else unknown,
+        noise_sigma=told if family == "awgn" else unknown,
+        blur_sigma_px=unknown if family == "awgn" else told,
         jpeg_quality=unknown,
         effective_scale=unknown,
         scratch_coverage=unknown,

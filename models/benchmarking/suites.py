@@ -61,6 +61,9 @@ class Suite:
     detection: bool = False
 
 
+_BLURS = ("blur/0.8", "blur/1.2", "blur/1.6", "blur/2", "noisy-blur/2", "noisy-blur/5", "noisy-blur/10")
+
+
 def _crossed(sets: Iterable[tuple[str, str]], levels: Iterable[str], protocol: Protocol) -> tuple[Group, ...]:
     levels = tuple(levels)
     return tuple(
@@ -129,10 +132,10 @@ SUITES: tuple[Suite, ...] = (
     ),
     Suite(
         id="deblur",
-        title="Mild Gaussian blur: CBSD68, σ 0.8 to 2 px",
-        groups=_crossed([_PHOTOGRAPHS], ("blur/0.8", "blur/1.2", "blur/1.6", "blur/2"), Protocol(border=8)),
+        title="Mild Gaussian blur: CBSD68, σ 0.8 to 2 px, and of 1.6 px before noise of σ 2 to 10",
+        groups=_crossed([_PHOTOGRAPHS], _BLURS, Protocol(border=8)),
         methods=("deblur", "unsharp"),
-        note="Both methods are told σ; the blurred picture is rounded to 8 bits and has no noise.",
+        note="Both methods are told the blur's σ; the picture is rounded to 8 bits.",
     ),
     Suite(
         id="sr",

@@ -165,6 +165,18 @@ _BLUR = (
         side_per_unit=6,
     ),
     Family(
+        prefix="noisy-blur/",
+        description="round Gaussian blur of 1.6 px, then white Gaussian noise of this sigma, rounded to 8 bits",
+        paper="Dong et al., NCSR, TIP 2013 (with a sigma of 1.41)",
+        task="deblur",
+        make=single_faults.noisy_blur,
+        varying="levels",
+        canonical=(2, 5, 10),
+        low=0.1,
+        high=100,
+        min_side=16,
+    ),
+    Family(
         prefix="box-blur/",
         description="mean over a square of this side in pixels, rounded to 8 bits",
         paper=_WAN,

@@ -17,7 +17,7 @@ from models.degradations.grain import FilmGrain
 from models.degradations.jpeg import JpegCompression, JpegPass, Subsampling
 from models.degradations.layer_damage import PAPER_BLENDS, Colour, LayerDamage
 from models.degradations.noise import GaussianNoise, PoissonNoise, SaltAndPepperNoise, SpeckleNoise
-from models.degradations.operator import draw_seed
+from models.degradations.operator import Degradation, draw_seed
 from models.degradations.pixel_loss import IrregularHoles, PixelLoss, RowLoss
 from models.degradations.rendering import Image, Render, Rendered, describe, from_batch, in_turn, to_batch
 from models.degradations.resample import resize
@@ -77,6 +77,21 @@ def gaussian_blur(sigma_px: float) -> Render:
             GaussianBlur(sigma_major_px=(sigma_px * strength,), sigma_minor_px=(sigma_px * strength,), angle=(0.0,))
         ]
     )
+
+
+# The blur that noise follows where both are one fault: the kernel of NCSR.
+NOISY_BLUR_PX = 1.6
+
+
+def noisy_blur(sigma: float) -> Render:
+    """Round Gaussian blur of `NOISY_BLUR_PX`, then white Gaussian noise of this sigma, clipped."""
+
+    def make(rng: np.random.Generator, strength: float) -> list[Degradation]:
+        width = NOISY_BLUR_PX * strength
+        blur = GaussianBlur(sigma_major_px=(width,), sigma_minor_px=(width,), angle=(0.0,))
+        return [blur, GaussianNoise(sigma=(sigma * strength,), achromatic=(False,), clip=True, seed=draw_seed(rng))]
+
+    return in_turn(make)
 
 
 def box_blur(width_px: float) -> Render:

@@ -228,13 +228,16 @@ def test_channels_lost_on_their_own_are_filled_on_their_own(runner: Runner) -> N
     assert np.abs(filled - 0.5).max() < 0.02
 
 
-def test_only_gaussian_noise_is_told() -> None:
+def test_only_gaussian_noise_and_blur_are_told() -> None:
     told = told_estimate("awgn/25")
     assert told is not None
     assert told.noise_sigma.value == 25
     blurred = told_estimate("blur/1.6")
     assert blurred is not None
     assert (blurred.blur_sigma_px.value, blurred.noise_sigma.value) == (1.6, None)
+    noisy = told_estimate("noisy-blur/5")
+    assert noisy is not None
+    assert (noisy.blur_sigma_px.value, noisy.noise_sigma.value) == (1.6, None)
     assert told_estimate("varying:awgn/25") is None
     assert told_estimate("jpeg/10") is None
 

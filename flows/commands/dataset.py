@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.console import friendly_errors, strengths
+from flows.commands.interrupting import ended_by_interrupt
 from flows.commands.options import (
     BudgetOption,
     ColourOption,
@@ -106,7 +107,7 @@ def dataset(
 
     The same input gives the same bytes. Running it again makes only the shards that are missing or damaged.
     """
-    with friendly_errors(verbose=verbose):
+    with ended_by_interrupt(), friendly_errors(verbose=verbose):
         from flows.commands import dataset_running
         from tasks.datasets.jobs import DatasetOptions
         from tasks.jobs import RestoreOptions

@@ -229,8 +229,8 @@ class PictureFit:
             seconds=self._seconds,
             best=self._best_so_far,
         )
-        reason = "caller" if self.task.progress is not None and self.task.progress(told) is False else None
-        reason = reason or self._why_to_stop(verdict, iteration=iteration)
+        unwanted = self.task.progress is not None and self.task.progress(told) is False
+        reason: StopReason | None = "caller" if unwanted else self._why_to_stop(verdict, iteration=iteration)
         tell_of_fit(iteration, self.settings.iterations, last=reason is not None)
         return reason
 

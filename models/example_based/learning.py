@@ -133,8 +133,8 @@ class Clock:
             validation=self.validation[-1][1] if self.validation else None,
             seconds=self.seconds,
         )
-        reason = "caller" if self.progress is not None and self.progress(told) is False else None
-        reason = reason or self._why_to_stop()
+        unwanted = self.progress is not None and self.progress(told) is False
+        reason: StopReason | None = "caller" if unwanted else self._why_to_stop()
         tell_of_fit(self.step, self.steps, last=reason is not None)
         return reason
 

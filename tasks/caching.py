@@ -29,7 +29,7 @@ STEP_VERSIONS: dict[str, str] = {
     "detect": "1",
     "estimate": "5",
     "route": "5",
-    "restore": "5",
+    "restore": "6",
     "measure": "1",
 }
 

@@ -32,7 +32,7 @@ dataset_app = typer.Typer()
 EXIT_CODES = (
     "Exit codes: 0 = all fine (samples left untouched or marked for review are fine); 1 = some samples failed, the "
     "others are done; 2 = wrong usage, or nothing could be done; 3 = all fine, but the time was over: the next run "
-    "goes on."
+    "goes on; 130 = stopped by Ctrl-C."
 )
 
 

@@ -131,6 +131,24 @@ def test_a_limit_on_iterations_without_such_a_method_is_refused() -> None:
         check_methods(RestoreOptions(fit_iterations=0, fill_method="example-internal"))
 
 
+@pytest.mark.parametrize(("error", "ends"), [(KeyboardInterrupt, True), (SystemExit, True), (OSError, False)])
+def test_what_ends_the_flow_but_for_errors_ends_its_fits(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], ends: bool
+) -> None:
+    from flows import restore_archive
+
+    def end(*_: object, **__: object) -> None:
+        raise error("ended")
+
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / "p.png")
+    monkeypatch.setattr(restore_archive, "_carry_out", end)
+    interrupt_fits()  # of an earlier run in this process, which is over
+    with pytest.raises(error):
+        restore_archive.restore_archive(str(tmp_path / "in"), str(tmp_path / "out"), RestoreOptions(device="cpu"))
+    assert fits_interrupted() is ends
+
+
 def test_the_engine_is_not_loaded_before_its_server_is_started() -> None:
     program = "import sys, flows.commands.restoring, flows.run_options\nprint('prefect' in sys.modules)"
     command = [sys.executable, "-c", program]

@@ -11,12 +11,14 @@ import typer
 from flows.commands.benchmark import benchmark_app
 from flows.commands.console import absolute, friendly_errors, strengths
 from flows.commands.dataset import dataset_app
+from flows.commands.interrupting import ended_by_interrupt
 from flows.commands.listening import listening_app
 from flows.commands.options import (
     BudgetOption,
     ColourOption,
     DeviceOption,
     FillOption,
+    FitIterationsOption,
     JsonOption,
     PolicyOption,
     Precision,
@@ -34,7 +36,7 @@ from models.types import DEFAULT_POLICY
 _EXIT_CODES = (
     "Exit codes: 0 = all fine (pictures left untouched or marked for review are fine); 1 = some images failed or were "
     "quarantined, the others are done; 2 = wrong usage, or nothing could be done; 3 = all fine, but the time was over: "
-    "the next run goes on."
+    "the next run goes on; 130 = stopped by Ctrl-C: the same command goes on."
 )
 
 app = typer.Typer(
@@ -76,6 +78,7 @@ def restore(
     correct_colour: ColourOption = False,
     thorough: ThoroughOption = False,
     budget: BudgetOption = None,
+    fit_iterations: FitIterationsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     collection: Annotated[
@@ -108,7 +111,7 @@ def restore(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
     """Restore every picture of SOURCE into DEST. Originals are only read; running it again continues it."""
-    with friendly_errors(verbose=verbose):
+    with ended_by_interrupt(), friendly_errors(verbose=verbose):
         from flows.commands import restoring
         from flows.dask_settings import dask_settings
         from tasks.jobs import RestoreOptions
@@ -122,6 +125,7 @@ def restore(
             fill_method=fill,
             scratch_threshold=scratch_threshold,
             strengths=strengths(strength, upscale=upscale),
+            fit_iterations=fit_iterations,
             device=device,
             precision=precision.value,
             seed=seed,

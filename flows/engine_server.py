@@ -9,9 +9,11 @@ import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
 import os
+import signal
 import socket
 import sys
 import threading
+from types import FrameType
 
 import uvicorn
 
@@ -23,9 +25,18 @@ def main() -> None:
 
     # As of a run's own: no user interface, none of the services that schedule.
     app = create_app(ephemeral=True, final=True)
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="error"))
+    # A Ctrl-C in a terminal reaches this process too; the command, which it is for, still has to be served to its end.
+    server = _Served(uvicorn.Config(app, lifespan="on", log_level="error"))
     threading.Thread(target=_end_with_the_command, args=(server,), daemon=True).start()
     server.run(sockets=[listening])
+
+
+class _Served(uvicorn.Server):
+    """A server that a Ctrl-C does not end."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGINT:
+            super().handle_exit(sig, frame)
 
 
 def _end_with_the_command(server: uvicorn.Server) -> None:

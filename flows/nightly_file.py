@@ -205,6 +205,7 @@ _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "upscale": ("strengths", _upscale),
     "thorough": ("thorough", _flag),
     "budget": ("budget_gmac", _above_zero),
+    "fit_iterations": ("fit_iterations", _count(1, 1_000_000)),
     "scratch_threshold": ("scratch_threshold", _probability),
     "correct_colour": ("allow_colour", _flag),
     "device": ("device", _text),

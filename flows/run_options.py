@@ -34,6 +34,26 @@ def check_methods(options: RestoreOptions) -> None:
             f"--budget: --policy {options.policy} does not choose by what treatments take; leave --budget out, or use "
             f"--policy {PREDICTED_GAIN}"
         )
+    _check_fit_iterations(options)
     settings_for(options.scratch_threshold)
     if not get_method(options.fill_method).card.needs_mask:
         raise ValueError(f"--fill: {options.fill_method} fills no holes; `lacuna methods` lists those that do")
+
+
+def _check_fit_iterations(options: RestoreOptions) -> None:
+    """Raise ValueError for a limit on iterations in a run that has none."""
+    from models.routing.policies import FIXED
+    from tasks.fits import fits_each_picture
+
+    if options.fit_iterations is None:
+        return
+    asked = [options.fill_method, *(method_id for method_id, strength in options.strengths if strength > 0.0)]
+    if options.policy.startswith(FIXED):
+        asked.append(options.policy.removeprefix(FIXED))
+    if options.fit_iterations < 1:
+        raise ValueError(f"--fit-iterations: got {options.fit_iterations}, expected at least 1")
+    if not any(fits_each_picture(method_id) for method_id in asked):
+        raise ValueError(
+            f"--fit-iterations: none of {', '.join(asked)} learns from each picture; leave it out, or ask for a method "
+            "that does, such as --fill deep-image-prior-fast"
+        )

@@ -35,6 +35,7 @@ class MethodCard:
     noticeably influence a result; tiles overlap by twice this. `largest_tile`: side in px of the tiles that it takes at
     most, None = whatever the runner is set to. `gmac_per_megapixel` None = not a network.
     `weights` names a card in models/weights, None = nothing learned. `opt_in`: never chosen unless the user asks.
+    `fits_each_picture`: it learns from every picture anew, minutes or hours each, which no GMAC of one pass says: None.
     """
 
     id: str
@@ -52,6 +53,7 @@ class MethodCard:
     gmac_per_megapixel: float | None = None
     weights: str | None = None
     opt_in: bool = False
+    fits_each_picture: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,18 @@ class WorkingCopies:
             return None
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
+    def save_note(self, key: str, data: bytes) -> None:
+        """Keep a few bytes under `key`, replacing what is there. A favour: without room for them, they are not kept."""
+        with suppress(OSError), _replacing(self.path(key)) as file:
+            file.write(data)
+
+    def note(self, key: str) -> bytes | None:
+        """Return what was kept under `key`, None when there is nothing."""
+        try:
+            return self.path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def delete(self, key: str) -> None:
         """Remove one copy; nothing happens when it is gone already or, where files in use are locked, still read."""
         with suppress(FileNotFoundError, PermissionError):

@@ -17,6 +17,7 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.transactions import CommitMode, transaction
 
+from models.deep_prior.budget import fits_interrupted
 from models.routing.rules import Thresholds
 from models.routing.treatments import TREATMENTS
 from models.types import to_json
@@ -28,7 +29,7 @@ STEP_VERSIONS: dict[str, str] = {
     "detect": "2",
     "estimate": "5",
     "route": "5",
-    "restore": "5",
+    "restore": "6",
     "measure": "1",
 }
 
@@ -52,8 +53,7 @@ _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "restore": lambda job: [
         job["destination"],
         job["identities"]["methods"],
-        job["options"]["tile"],
-        job["options"]["seed"],
+        *(job["options"][name] for name in ("tile", "seed", "fit_iterations")),
     ],
     "measure": lambda job: [job["options"]["reference"], job["reference_sha256"], job["previews"]],
 }
@@ -117,8 +117,10 @@ def run_stage(stage: Task[..., Any], *, intact: Callable[[Any], bool] | None = N
 
     That is one in which an image failed, since what failed may work today, and one that `intact` says is no longer
     true, such as outputs that are gone. What it made is kept at its own end: by itself, the engine keeps it at the end
-    of the task that runs it, and a shard that is killed or breaks would begin anew.
+    of the task that runs it, and a shard that is killed or breaks would begin anew. After an interrupt none is begun.
     """
+    if fits_interrupted():
+        raise KeyboardInterrupt
     with transaction(commit_mode=CommitMode.EAGER):
         state = stage(**inputs, return_state=True)
         result = state.result()

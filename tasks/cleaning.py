@@ -7,6 +7,7 @@ from typing import Any
 
 from models.types import from_json
 from storage.working_copies import WorkingCopies, file_key
+from tasks.fits import finished_key
 from tasks.jobs import Detected, Ingested, Restored, ShardJob
 
 
@@ -17,7 +18,7 @@ def working_copies_of(
     detected: list[dict[str, Any]],
     restored: Sequence[dict[str, Any]] = (),
 ) -> list[str]:
-    """Return the keys of a finished shard's working copies: pages, masks, and kept bytes of sources and outputs."""
+    """Return the keys of a finished shard's working copies: pages, masks, notes, kept bytes of sources and outputs."""
     images = from_json(Ingested, ingested).images
     outputs = [from_json(Restored, item).output for item in restored]
     found = [from_json(Detected, item).scratches for item in detected]
@@ -28,6 +29,7 @@ def working_copies_of(
     }
     return [
         *(record.working_copy for record in images),
+        *{finished_key(record) for record in images},
         *(report.mask for report in found if report is not None and report.mask is not None),
         *(file_key(sha256) for sha256 in files if sha256 is not None),
     ]

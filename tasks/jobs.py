@@ -36,8 +36,9 @@ class RestoreOptions:
     may take at most, in giga multiply-accumulates per megapixel, None = anything. allow_colour: whether fading
     and casts may be corrected. scratch_threshold: probability from which on damage is filled, however unsure, for
     pictures that are known to be scratched; None = the detector's own, at which clean ones stay untouched. strengths:
-    method id to a strength in [0, 1], 0 = never use it. reference: clean originals under the same relative paths (any
-    suffix), to measure against. shard_images, shard_bytes: about how much is one unit of work. workers: shards in
+    method id to a strength in [0, 1], 0 = never use it. fit_iterations: how many iterations a method that learns from
+    the picture itself may take at most, None = its own number. reference: clean originals under the same relative paths
+    (any suffix), to measure against. shard_images, shard_bytes: about how much is one unit of work. workers: shards in
     progress at once, so that decoding and writing overlap with computing. incremental: only what is new or changed
     since the catalogue's state. retry: only images that failed or were quarantined, with one of these kinds of error,
     () = any. only: only these files, changed or not. stop_at: when to begin no further shard, HH:MM of this machine's
@@ -52,6 +53,7 @@ class RestoreOptions:
     fill_method: str = "fill"
     scratch_threshold: float | None = None
     strengths: tuple[tuple[str, float], ...] = ()
+    fit_iterations: int | None = None
     device: str = "auto"
     precision: str = "auto"
     tile: int = TILE_PX

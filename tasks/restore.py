@@ -1,7 +1,8 @@
 """Fifth stage: carry out the plans, keep what passes the checks, and write every file whole or not at all.
 
 Files are taken in batches bounded by pixels; in a batch, all pictures that need a method next go through it together,
-so that tiles of different pictures share the device.
+so that tiles of different pictures share the device. Files with a method that learns from each picture anew are taken
+one by one, a few on a GPU, and noted when written: a kill costs the one in work, not hours of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from prefect import task
 
+from models.deep_prior.budget import fits_interrupted
 from models.types import ImageRecord, OutputRecord, Status, from_json, to_json
 from storage.errors import IngestError
 from storage.locations import Location
@@ -24,6 +26,7 @@ from storage.outputs import copy_untouched, verify_output, write_mask, write_out
 from tasks.boundary import attempt
 from tasks.caching import StepKey
 from tasks.detect import load_mask
+from tasks.fits import are_fitted, files_together, finished, remember_finished
 from tasks.jobs import Assessed, Detected, Failure, Ingested, Restored, Routed, ShardJob
 from tasks.progress import announce
 from tasks.retrying import NETWORK_FAULTS
@@ -42,15 +45,27 @@ def restore(
     assessed: Sequence[Assessed],
     routed: Sequence[Routed],
 ) -> tuple[Restored, ...]:
-    """Restore every image of the shard and write the files; aligned with its images."""
+    """Restore every image of the shard and write the files; aligned with its images.
+
+    Raises KeyboardInterrupt after an interrupt; what is in work then is not written.
+    """
     pictures = pictures_of(ingested, detected, assessed=assessed, routed=routed)
     files = [list(pages) for _, pages in groupby(pictures, key=lambda picture: picture.record.relative_path)]
     results: dict[int, Restored] = {}
-    for batch in batches_of(files):
+    for pages in files:
+        if are_fitted(pages) and (noted := finished(pages, job=job, intact=intact_outputs)) is not None:
+            results.update((id(picture), outcome) for picture, outcome in zip(pages, noted, strict=True))
+            announce("restore", 1, shard=job.shard.shard_id)
+    left = [pages for pages in files if id(pages[0]) not in results]
+    for batch in batches_of(left, fits_together=files_together(job.identities.device)):
+        if fits_interrupted():
+            raise KeyboardInterrupt
         apply_plans([picture for pages in batch for picture in pages], job=job)
         # The pictures of a batch are in memory already; encoding them takes one core each.
         written = each_together(partial(_finish_file, job=job), batch, pixels=lambda _: 1)
         for pages, outcomes in zip(batch, written, strict=True):
+            if are_fitted(pages):
+                remember_finished(pages, outcomes, job=job)
             for picture, outcome in zip(pages, outcomes, strict=True):
                 results[id(picture)] = outcome
                 picture.pixels = None
@@ -83,13 +98,18 @@ def intact_outputs(restored: Sequence[Mapping[str, Any]]) -> bool:
     return all(mask.exists() for mask in masks) and all(verify_output(uri, sha or "") for uri, sha in written.items())
 
 
-def batches_of(files: Sequence[list[Picture]]) -> Iterator[list[list[Picture]]]:
-    """Yield files in groups of at most BATCH_PIXELS (a larger file alone), those with the same plan side by side."""
+def batches_of(files: Sequence[list[Picture]], *, fits_together: int = 1) -> Iterator[list[list[Picture]]]:
+    """Yield files in groups of at most BATCH_PIXELS (a larger file alone), those with the same plan side by side.
+
+    Files whose pictures are learned from come last, in groups of at most `fits_together`.
+    """
     batch: list[list[Picture]] = []
     pixels = 0
-    for pages in sorted(files, key=lambda pages: [picture.methods for picture in pages]):
+    for pages in sorted(files, key=lambda pages: (are_fitted(pages), [picture.methods for picture in pages])):
         size = sum(picture.final_pixels for picture in pages)
-        if batch and pixels + size > BATCH_PIXELS:
+        slow = are_fitted(pages)
+        ends = slow and (not are_fitted(batch[-1]) or len(batch) >= fits_together) if batch else False
+        if batch and (ends or pixels + size > BATCH_PIXELS):
             yield batch
             batch, pixels = [], 0
         batch.append(pages)

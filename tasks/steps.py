@@ -17,11 +17,13 @@ from tasks.acceptance import compare, refusal_of_step
 from tasks.boundary import attempt_together
 from tasks.detect import load_mask
 from tasks.device import DEVICE_LOCK, runner
+from tasks.fits import fits_of
 from tasks.ingest import load_pixels
 from tasks.jobs import Failure, ShardJob
 from tasks.together import each_together
 
 if TYPE_CHECKING:
+    from models.method import MethodCard
     from models.run import Applied
 
 Mask = npt.NDArray[np.bool_]
@@ -99,7 +101,7 @@ def _apply_step(group: Sequence[Picture], *, method: str, job: ShardJob) -> None
     masks = [None if card.scale > 1 else _mask(picture, job=job) for picture in group]
     chosen = runner(job.identities.device, job.identities.precision, job.options.tile)
     started = time.perf_counter()
-    with DEVICE_LOCK:
+    with DEVICE_LOCK, fits_of(group, job=job):
         applied = chosen.apply_and_say(
             method,
             before,
@@ -171,7 +173,7 @@ def _judge(
             seconds=seconds,
             changed_fraction=change.changed_fraction,
             accepted=reason is None,
-            note=checked + _size_note(after, card.scale) + said,
+            note=checked + _size_note(after, card.scale) + said + _limit_note(card, job.options.fit_iterations),
             parts_sha256s=tuple(sha256 for part in applied.parts if (sha256 := weights.get(part)) is not None),
         )
     )
@@ -181,6 +183,11 @@ def _judge(
         picture.filled = picture.filled or card.needs_mask
     else:
         picture.refused = True
+
+
+def _limit_note(card: MethodCard, iterations: int | None) -> str:
+    """Return that the user has limited a fit, whose result is another for it."""
+    return f"; at most {iterations} iterations, as asked" if iterations and card.fits_each_picture else ""
 
 
 def _size_note(after: npt.NDArray[Any], scale: int) -> str:

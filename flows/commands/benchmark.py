@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.console import absolute, friendly_errors
+from flows.commands.interrupting import ended_by_interrupt
 from flows.commands.options import JsonOption
 
 benchmark_app = typer.Typer(
@@ -87,7 +88,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Measure methods on a suite or set. What was measured before is kept: adding a method computes it alone."""
-    with friendly_errors():
+    with ended_by_interrupt(), friendly_errors():
         from flows.commands import benchmarking
         from models.benchmarking.suites import suite_ids
         from tasks.benchmarking.scoring import ScoreOptions

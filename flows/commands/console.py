@@ -13,6 +13,8 @@ import typer
 # As good as the start of the process: only typer is imported before.
 BEGUN = time.monotonic()
 EXIT_OK, EXIT_SOME_FAILED, EXIT_NOTHING_DONE, EXIT_TIME_OVER = 0, 1, 2, 3
+# As of a program that SIGINT has ended.
+EXIT_INTERRUPTED = 130
 
 
 class friendly_errors:  # noqa: N801 - used like a function, as contextlib's own classes are

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.commands.console import friendly_errors, strengths
+from flows.commands.interrupting import ended_by_interrupt
 from flows.commands.options import (
     BudgetOption,
     ColourOption,
@@ -31,7 +32,7 @@ dataset_app = typer.Typer()
 EXIT_CODES = (
     "Exit codes: 0 = all fine (samples left untouched or marked for review are fine); 1 = some samples failed, the "
     "others are done; 2 = wrong usage, or nothing could be done; 3 = all fine, but the time was over: the next run "
-    "goes on."
+    "goes on; 130 = stopped by Ctrl-C."
 )
 
 
@@ -106,7 +107,7 @@ def dataset(
 
     The same input gives the same bytes. Running it again makes only the shards that are missing or damaged.
     """
-    with friendly_errors(verbose=verbose):
+    with ended_by_interrupt(), friendly_errors(verbose=verbose):
         from flows.commands import dataset_running
         from tasks.datasets.jobs import DatasetOptions
         from tasks.jobs import RestoreOptions

@@ -38,6 +38,15 @@ BudgetOption = Annotated[
         help="Most that a treatment may take, in GMAC per megapixel (see `lacuna methods`), such as 150. [no limit]",
     ),
 ]
+FitIterationsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--fit-iterations",
+        min=1,
+        metavar="N",
+        help="Most iterations of a method that learns from each picture itself: sooner, and mostly worse. [its own]",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format inside the networks.")]
 StrengthOption = Annotated[

@@ -26,11 +26,12 @@ from storage.outputs import check_destination, check_writable
 from storage.patience import patience
 from storage.room import check_room
 from tasks.jobs import RestoreOptions
-from tasks.progress import listening
+from tasks.progress import FitNews, listening
 
 # How much of an image's work each stage is, roughly; the bar moves by it until the image's shard is done.
 _SHARES = {"ingest": 0.05, "detect": 0.15, "estimate": 0.1, "restore": 0.6, "measure": 0.1}
 _SHOWN_FAILURES = 10
+_LONGEST_NAME = 30
 # Who typed the command waits; a run that has begun is more patient.
 _FIRST_LOOK_SECONDS = 12.0
 # A picture this close to its reference is not damaged: it is the reference, saved once more.
@@ -53,7 +54,7 @@ def run(
         check_methods(options)
     bar = ArchiveProgress(console, visible=not as_json)
     try:
-        with bar, listening(bar.hear):
+        with bar, listening(bar.hear, fits=bar.hear_fit):
             summary = restore_archive(source, destination, options, dask)
     except BrokenShardsError as error:
         summary = error.summary
@@ -98,7 +99,7 @@ class ArchiveProgress:
 
     def __init__(self, console: Console, *, visible: bool) -> None:
         columns: tuple[str | ProgressColumn, ...] = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # it may have the name of a file
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} files"),
             _Rate(),
@@ -131,6 +132,16 @@ class ArchiveProgress:
         else:
             self._partly[shard] = self._partly.get(shard, 0.0) + _SHARES.get(event, 0.0) * count
         self._bar.update(self._task, completed=self._done + sum(self._partly.values()))
+
+    def hear_fit(self, news: FitNews) -> None:
+        """Say how far the fit of a picture is, which may take minutes in which no file is done."""
+        number = f" {news.fit}:" if news.fit > 1 else ""
+        said = f"Restoring: fit{number} {news.iteration}/{news.iterations} of {_shortened(news.what)}"
+        self._bar.update(self._task, description="Restoring" if news.last else said)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"…{name[-_LONGEST_NAME + 1 :]}"
 
 
 class _Rate(ProgressColumn):

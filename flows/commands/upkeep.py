@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from flows.commands.console import friendly_errors
+from flows.commands.interrupting import ended_by_interrupt
 from flows.commands.options import JsonOption, UntilOption
 
 upkeep_app = typer.Typer()
 
 EXIT_CODES = (
     "Exit codes: 0 = all fine; 1 = some images or collections failed, or outputs are damaged; 2 = wrong usage, or "
-    "nothing could be done; 3 = all fine, but the time was over: the next run goes on."
+    "nothing could be done; 3 = all fine, but the time was over: the next run goes on; 130 = stopped by Ctrl-C."
 )
 DestinationArgument = Annotated[
     str, typer.Argument(metavar="DEST", help="Folder or URL that `lacuna restore` wrote to.")
@@ -35,7 +36,7 @@ def nightly(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
     """Restore what is new in every collection of FILE. One that fails does not stop the others."""
-    with friendly_errors(verbose=verbose):
+    with ended_by_interrupt(), friendly_errors(verbose=verbose):
         from flows.commands import upkeeping
 
         code = upkeeping.nightly(file, collections=collection, until=until, as_json=as_json, verbose=verbose)
@@ -82,7 +83,7 @@ def retry(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the workflow engine's own messages.")] = False,
 ) -> None:
     """Restore again what failed or was quarantined at DEST, with the settings of the last run. Nothing else is read."""
-    with friendly_errors(verbose=verbose):
+    with ended_by_interrupt(), friendly_errors(verbose=verbose):
         from flows.commands import retrying
 
         code = retrying.run(

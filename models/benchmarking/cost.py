@@ -34,7 +34,8 @@ def cost_of(method_id: str) -> Cost:
     method = get_method(method_id)
     parameters = sum(parameter.numel() for parameter in method.build().parameters())
     gmac = method.card.gmac_per_megapixel
-    if gmac is None and parameters:
+    # What learns from each picture would do so to be counted, and its passes depend on the picture.
+    if gmac is None and parameters and not method.card.fits_each_picture:
         gmac = counted_gmac(method_id)
     return Cost(parameters=parameters or None, gmac_per_megapixel=gmac)
 

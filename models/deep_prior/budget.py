@@ -1,16 +1,25 @@
-"""A limit on the iterations of methods that learn from the picture itself, for trials and tests.
+"""What holds for the fits of methods that learn from the picture itself, whoever started them.
 
-The limit changes results without being part of a method's identity, so it is no environment variable that could be left
-set while an archive is restored: it holds inside one `with` block of one thread.
+A limit on iterations, and who is told of them, hold inside one `with` block of one thread. They are no environment
+variables, which could be left set while an archive is restored: the limit changes results. An interrupt is for all
+fits of this process: a signal reaches its main thread alone, and fits run in others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+FitListener = Callable[[int, int, bool], None]
+"""Called with the iteration (from 1), how many there are at most, and whether it was the fit's last."""
+
 _LIMIT: ContextVar[int | None] = ContextVar("iteration_limit", default=None)
+_LISTENER: ContextVar[FitListener | None] = ContextVar("fit_listener", default=None)
+_INTERRUPTED = threading.Event()
+# Often enough for a bar that moves, seldom enough to cost nothing.
+_TOLD_EVERY = 10
 
 
 @contextmanager
@@ -31,3 +40,35 @@ def limited_iterations(iterations: int) -> Iterator[None]:
 def iteration_limit() -> int | None:
     """Return the limit that holds here; None = each method's own budget."""
     return _LIMIT.get()
+
+
+@contextmanager
+def fits_told_to(listener: FitListener) -> Iterator[None]:
+    """Within the block, tell `listener` of every fit of this thread: its first and last iteration, and some between."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def tell_of_fit(iteration: int, iterations: int, *, last: bool) -> None:
+    """Tell who listens here, if anybody does and it is time to."""
+    listener = _LISTENER.get()
+    if listener is not None and (last or iteration == 1 or iteration % _TOLD_EVERY == 0):
+        listener(iteration, iterations, last)
+
+
+def interrupt_fits() -> None:
+    """Let every fit of this process, in whichever thread, end with its next iteration; it stays so until allowed."""
+    _INTERRUPTED.set()
+
+
+def allow_fits() -> None:
+    """Let fits begin again after `interrupt_fits`; whoever starts a run says so first."""
+    _INTERRUPTED.clear()
+
+
+def fits_interrupted() -> bool:
+    """Whether fits are to end."""
+    return _INTERRUPTED.is_set()

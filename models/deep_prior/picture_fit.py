@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from models.deep_prior.budget import fits_interrupted, tell_of_fit
 from models.deep_prior.data_terms import DataTerm
 from models.deep_prior.networks import centre_crop
 from models.deep_prior.settings import Preset
@@ -44,8 +45,10 @@ ProgressCallback = Callable[[Progress], bool | None]
 class FitResult:
     """The best picture (1, C, H, W) in [0, 1] and how it came about.
 
-    Without a rule the best is the latest; `network` is always the latest. `losses` holds one value per iteration,
-    `restored` how often the parameters were brought back after a fall.
+    Without a rule the best is the latest. `network` is always the latest: where a rule stopped the fit, it has gone on
+    learning for the rule's patience beyond the best picture, noise included, and does not make that picture; a limit
+    on iterations gives an earlier one. `losses` holds one value per iteration, `restored` how often the parameters
+    were brought back after a fall.
     """
 
     image: Tensor
@@ -98,6 +101,21 @@ def untrained(preset: Preset, *, in_channels: int, out_channels: int, seed: int)
         return network
 
 
+def _begin_with(network: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Give the network a state to begin with; ValueError when it is that of a network of another form."""
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in start.items()}
+    differing = sorted(name for name in shapes.keys() | given.keys() if shapes.get(name) != given.get(name))
+    if differing:
+        name = differing[-1]
+        raise ValueError(
+            f"deep prior: got a start with {given.get(name, 'nothing')} for {name!r}, expected "
+            f"{shapes.get(name, 'nothing')} ({len(differing)} of {len(shapes)} entries differ); take the network of a "
+            "fit with the same preset, of a picture with as many planes (grey has 1, colour 3)"
+        )
+    network.load_state_dict(start)
+
+
 @dataclass(slots=True)
 class _WayBack:
     """A real copy of the parameters after the last good iteration."""
@@ -136,7 +154,7 @@ class PictureFit:
         self.source = first.to(device, memory_format=layout)
         network = untrained(preset, in_channels=first.shape[1], out_channels=channels, seed=task.seed)
         if task.start is not None:
-            network.load_state_dict(task.start)
+            _begin_with(network, task.start)
         self.network: nn.Module = network.train().to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=preset.fit.learning_rate)
         self.stopped_by: StopReason | None = None
@@ -211,15 +229,22 @@ class PictureFit:
             seconds=self._seconds,
             best=self._best_so_far,
         )
-        if self.task.progress is not None and self.task.progress(told) is False:
-            return "caller"
+        unwanted = self.task.progress is not None and self.task.progress(told) is False
+        reason: StopReason | None = "caller" if unwanted else self._why_to_stop(verdict, iteration=iteration)
+        tell_of_fit(iteration, self.settings.iterations, last=reason is not None)
+        return reason
+
+    def _why_to_stop(self, verdict: Verdict, *, iteration: int) -> StopReason | None:
         if not math.isfinite(self.losses[-1]) and self._way_back is None:
             return "diverged"
         if verdict.stop:
             return "rule"
         if self.settings.seconds is not None and self._seconds >= self.settings.seconds:
             return "seconds"
-        return "iterations" if iteration >= self.settings.iterations else None
+        if iteration >= self.settings.iterations:
+            return "iterations"
+        # Last: a fit that has come to its end in this moment is a finished one.
+        return "interrupt" if fits_interrupted() else None
 
     def _keep(self, output: Tensor, *, iteration: int) -> Verdict:
         if not math.isfinite(self.losses[-1]):

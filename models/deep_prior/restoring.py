@@ -54,7 +54,10 @@ def inpaint_all(
     start: Start | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[FitResult]:
-    """Fill (B, C, H, W) where `missing` (B, 1 or C, H, W) is 1, each picture by itself, `together` fits at once."""
+    """Fill (B, C, H, W) where `missing` (B, 1 or C, H, W) is 1, each picture by itself, `together` fits at once.
+
+    Raises FitsInterruptedError, with the finished pictures, for an interrupt before all have begun.
+    """
     if preset.stop is not None and preset.stop.rule != "held-out":
         raise ValueError(f"inpaint: got the rule {preset.stop.rule!r}, expected 'held-out' or none")
 
@@ -69,13 +72,18 @@ def inpaint_all(
     with torch.inference_mode(False):
         pairs = list(zip(torch.split(images.clone(), 1), torch.split(missing.clone(), 1), strict=True))
         tasks = [[task(*pair, found) for found in _seeds(preset, seed)] for pair in pairs]
-        results = _fit_all(tasks, preset=preset, together=together)
         if not insert_known:
-            return results
-        return [
-            replace(result, image=keep_known(result.image, image, missing=lost))
-            for result, (image, lost) in zip(results, pairs, strict=True)
-        ]
+            return _fit_all(tasks, preset=preset, together=together)
+
+        def with_known(result: FitResult, pair: tuple[Tensor, Tensor]) -> FitResult:
+            return replace(result, image=keep_known(result.image, pair[0], missing=pair[1]))
+
+        try:
+            results = _fit_all(tasks, preset=preset, together=together)
+        except FitsInterruptedError as early:
+            kept = zip(early.finished, pairs, strict=True)
+            raise FitsInterruptedError([found and with_known(found, pair) for found, pair in kept]) from None
+        return [with_known(result, pair) for result, pair in zip(results, pairs, strict=True)]
 
 
 def denoise(
@@ -101,7 +109,10 @@ def denoise_all(
     start: Start | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[FitResult]:
-    """Denoise (B, C, H, W), each picture by itself, `together` fits at once."""
+    """Denoise (B, C, H, W), each picture by itself, `together` fits at once.
+
+    Raises FitsInterruptedError, with the finished pictures, for an interrupt before all have begun.
+    """
     with torch.inference_mode(False):
         tasks = [
             [
@@ -136,6 +147,25 @@ def enlarge(
         return _fit_all([tasks], preset=preset, together=1)[0]
 
 
+class FitsInterruptedError(KeyboardInterrupt):
+    """An interrupt before every picture had begun: `finished` has a result for each, None = it did not come to its end.
+
+    It is a KeyboardInterrupt, so that it ends a run and is not taken for a failure of one picture.
+    """
+
+    def __init__(self, finished: Sequence[FitResult | None]) -> None:
+        done = sum(result is not None for result in finished)
+        super().__init__(f"interrupted with {done} of {len(finished)} pictures finished")
+        self.finished = tuple(finished)
+
+
+def _finished(results: Sequence[FitResult], *, preset: Preset) -> FitResult | None:
+    """Return the mean of a picture's runs when all came to their end."""
+    if len(results) < preset.runs or any(result.stopped_by == "interrupt" for result in results):
+        return None
+    return _mean_of_runs(results)
+
+
 def _seeds(preset: Preset, seed: int) -> list[int]:
     return [seed + index * _RUN_STREAM for index in range(preset.runs)]
 
@@ -143,19 +173,25 @@ def _seeds(preset: Preset, seed: int) -> list[int]:
 def _fit_all(tasks: Sequence[Sequence[FitTask]], *, preset: Preset, together: int) -> list[FitResult]:
     """Carry out all runs of all pictures, `together` at once; return the mean of every picture's runs.
 
-    A stop by the caller or an interrupt ends all that has not begun; every picture must have begun by then.
+    A stop by the caller or an interrupt ends all that has not begun, if every picture has begun by then. An interrupt
+    before that raises FitsInterruptedError, which has the pictures that were finished.
     """
     waiting = [(picture, task) for run in zip(*tasks, strict=True) for picture, task in enumerate(run)]
     found: list[list[FitResult]] = [[] for _ in tasks]
     while waiting:
         group, waiting = waiting[:together], waiting[together:]
-        results = fit_together([task for _, task in group], preset=preset)
-        for (picture, _), result in zip(group, results, strict=True):
+        try:
+            results = fit_together([task for _, task in group], preset=preset)
+        except KeyboardInterrupt:  # in its first iteration, with no picture yet
+            results, reasons = [], {"interrupt"}
+        else:
+            reasons = {result.stopped_by for result in results}
+        for (picture, _), result in zip(group, results, strict=False):
             found[picture].append(result)
-        if all(found) and any(result.stopped_by in ("caller", "interrupt") for result in results):
+        if all(found) and reasons & {"caller", "interrupt"}:
             break
-        if any(result.stopped_by == "interrupt" for result in results):
-            raise KeyboardInterrupt
+        if "interrupt" in reasons:
+            raise FitsInterruptedError([_finished(results, preset=preset) for results in found])
     return [_mean_of_runs(results) for results in found]
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.deep_prior.budget import fits_interrupted, tell_of_fit
+
 StopReason = Literal["steps", "seconds", "patience", "caller", "interrupt"]
 
 
@@ -131,11 +133,17 @@ class Clock:
             validation=self.validation[-1][1] if self.validation else None,
             seconds=self.seconds,
         )
-        if self.progress is not None and self.progress(told) is False:
-            return "caller"
+        unwanted = self.progress is not None and self.progress(told) is False
+        reason: StopReason | None = "caller" if unwanted else self._why_to_stop()
+        tell_of_fit(self.step, self.steps, last=reason is not None)
+        return reason
+
+    def _why_to_stop(self) -> StopReason | None:
         if self.budget.seconds is not None and self.seconds >= self.budget.seconds:
             return "seconds"
-        return "steps" if self.step >= self.steps else None
+        if self.step >= self.steps:
+            return "steps"
+        return "interrupt" if fits_interrupted() else None
 
 
 def check_pair(image: Tensor, missing: Tensor) -> None:

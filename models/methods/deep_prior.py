@@ -109,6 +109,7 @@ def _card(method_id: str, *, title: str, purpose: Purpose, paper: str = PAPER) -
         context_px=CONTEXT_PX,
         stochastic=True,
         opt_in=True,
+        fits_each_picture=True,
     )
 
 

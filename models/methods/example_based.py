@@ -34,7 +34,7 @@ LICENCE = "Apache-2.0 (written anew from a description; nothing learned beforeha
 CONTEXT_PX = 128
 PATCH_PX = 8
 WIDE, NARROW = "deep_wide_denoise", "deep_denoise"
-# Weights of both, and what they cost in multiplications.
+# Weights of both, and what one pass of them costs in multiplications.
 WEIGHTS = {WIDE: "example-external", NARROW: "example-external-narrow"}
 GMAC_PER_MEGAPIXEL = {WIDE: 87.0, NARROW: 23.6}
 # A tenth of the rate of a network that knows nothing: it is to be adapted, not taught anew.
@@ -108,7 +108,7 @@ def _card(
     licence: str = LICENCE,
     weights: str | None = None,
     gmac_per_megapixel: float | None = None,
-    stochastic: bool = True,
+    fits_each_picture: bool = True,
 ) -> MethodCard:
     return MethodCard(
         id=method_id,
@@ -121,8 +121,9 @@ def _card(
         context_px=CONTEXT_PX,
         gmac_per_megapixel=gmac_per_megapixel,
         weights=weights,
-        stochastic=stochastic,
+        stochastic=fits_each_picture,
         opt_in=True,
+        fits_each_picture=fits_each_picture,
     )
 
 
@@ -151,7 +152,7 @@ METHODS = (
             licence=LEARNED_LICENCE,
             weights=WEIGHTS[WIDE],
             gmac_per_megapixel=GMAC_PER_MEGAPIXEL[WIDE],
-            stochastic=False,
+            fits_each_picture=False,
         )
     ),
     LearnedFromPhotographs(
@@ -162,7 +163,7 @@ METHODS = (
             licence=LEARNED_LICENCE,
             weights=WEIGHTS[NARROW],
             gmac_per_megapixel=GMAC_PER_MEGAPIXEL[NARROW],
-            stochastic=False,
+            fits_each_picture=False,
         ),
         network=NARROW,
     ),
@@ -173,7 +174,6 @@ METHODS = (
             paper="Online learning of Xinglu Wang, 2017; blind spots of Krull et al., CVPR 2019",
             licence=LEARNED_LICENCE,
             weights=WEIGHTS[WIDE],
-            gmac_per_megapixel=GMAC_PER_MEGAPIXEL[WIDE],
         ),
         ONLINE,
     ),

@@ -14,6 +14,7 @@ compression. An oracle, which knows the true gains, is `PredictedGain` given tho
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -235,7 +236,9 @@ def _gmac(gain: Gain, *, options: RoutingOptions) -> float:
 
     ids = [options.deblur_method if method == "deblur" else method for method in gain.treatment]
     carried_out = [thorough_id(method) if options.thorough else method for method in ids]
-    return sum(get_method(method).card.gmac_per_megapixel or 0.0 for method in carried_out)
+    cards = [get_method(method).card for method in carried_out]
+    # None is nothing for a filter, and without bound for what learns from each picture anew.
+    return sum(math.inf if card.fits_each_picture else card.gmac_per_megapixel or 0.0 for card in cards)
 
 
 def _beyond(dearer: Gain, *, options: RoutingOptions) -> str:

@@ -18,6 +18,7 @@ from storage.errors import IngestError
 from storage.locations import Location
 from tasks.boundary import attempt
 from tasks.datasets.jobs import DatasetOptions
+from tasks.fits import files_together
 from tasks.ingest import load_pixels
 from tasks.jobs import Assessed, Detected, Failure, Ingested, Restored, Routed, ShardJob
 from tasks.progress import announce
@@ -41,7 +42,8 @@ def convert(
     """
     pictures = pictures_of(ingested, detected, assessed=assessed, routed=routed)
     results: dict[int, Restored] = {}
-    for files in batches_of([[picture] for picture in pictures]):
+    together = files_together(job.identities.device)
+    for files in batches_of([[picture] for picture in pictures], fits_together=together):
         batch = [picture for pages in files for picture in pages]
         apply_plans(batch, job=job)
         written = each_together(partial(_finish, job=job, options=options), batch, pixels=lambda _: 1)

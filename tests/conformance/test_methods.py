@@ -214,6 +214,9 @@ def test_card_is_complete_and_true(method: Method) -> None:
         return
     weights = card_of(card.weights)
     network = method.build()
+    if card.fits_each_picture:
+        assert card.gmac_per_megapixel is None, "hundreds of passes with gradients are no cost of one pass"
+        return
     assert weights.parameters == sum(value.numel() for value in network.state_dict().values())
     if isinstance(method, CombiningMethod):
         parts = [get_method(part).card.gmac_per_megapixel or 0.0 for part in method.parts]

@@ -77,6 +77,7 @@ def test_key_is_step_version_and_sha256() -> None:
         (replace(JOB, options=replace(JOB.options, scratch_threshold=0.5)), set(STEP_VERSIONS) - {"ingest"}),
         (replace(JOB, identities=replace(JOB.identities, gains="x")), {"estimate", "route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, policy="rules")), {"route", "restore", "measure"}),
+        (replace(JOB, options=replace(JOB.options, fit_iterations=300)), {"restore", "measure"}),
         (replace(JOB, destination="file:///other"), {"restore", "measure"}),
         (
             replace(JOB, identities=replace(JOB.identities, methods=(("denoise", "x"),))),

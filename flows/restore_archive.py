@@ -27,7 +27,7 @@ from flows.run_artifacts import RunArtifacts
 from flows.run_plan import finish_run, prepare_run
 from flows.run_summary import BrokenShardsError, RunSummary, summarize_run
 from flows.run_work import Work, begin_work, jobs_in_time, plan_work, replace_rows
-from models.deep_prior.budget import allow_fits, interrupt_fits
+from models.interruption import allow_work, interrupt_work
 from models.types import to_json
 from tasks.caching import run_stage
 from tasks.catalogue import commit_rows
@@ -82,7 +82,7 @@ def restore_archive(
     options = options or RestoreOptions()
     window = Window(None if options.stop_at is None else parse_stop(options.stop_at))
     ended = _Ended()
-    allow_fits()
+    allow_work()
     with placed_on(dask, device=options.device) as place:
         run = prepare_run(source, destination, options=options)
         place.check_places([run.source, *([] if options.reference is None else [options.reference])])
@@ -92,7 +92,7 @@ def restore_archive(
                 _carry_out(run, work, window=window, ended=ended)
         except BaseException as error:
             if not isinstance(error, Exception):  # a signal: shards in work are waited for, so they must end soon
-                interrupt_fits()
+                interrupt_work()
             raise
         finally:
             close_source(run.source, limits=options.limits)

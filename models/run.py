@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from models.blocks import enlarge
-from models.deep_prior.budget import fits_interrupted
 from models.device import keep_freed_memory, resolve_device, resolve_precision
+from models.interruption import work_interrupted
 from models.method import (
     CombiningMethod,
     Context,
@@ -259,7 +259,7 @@ class Runner:
     def _run(self, method: Method, jobs: Sequence[_Job], *, seed: int) -> None:
         network, scale = self.network(method), method.card.scale
         for batch in self._batches(jobs, scale=scale):
-            if fits_interrupted():
+            if work_interrupted():
                 raise KeyboardInterrupt
             planes = torch.stack([to_planes(cut(job.seen, tile, grid=job.grid)) for job, tile in batch])
             holes = _stack_masks(batch) if method.card.needs_mask else None

@@ -17,7 +17,7 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.transactions import CommitMode, transaction
 
-from models.deep_prior.budget import fits_interrupted
+from models.interruption import work_interrupted
 from models.routing.rules import Thresholds
 from models.routing.treatments import TREATMENTS
 from models.types import to_json
@@ -119,7 +119,7 @@ def run_stage(stage: Task[..., Any], *, intact: Callable[[Any], bool] | None = N
     true, such as outputs that are gone. What it made is kept at its own end: by itself, the engine keeps it at the end
     of the task that runs it, and a shard that is killed or breaks would begin anew. After an interrupt none is begun.
     """
-    if fits_interrupted():
+    if work_interrupted():
         raise KeyboardInterrupt
     with transaction(commit_mode=CommitMode.EAGER):
         state = stage(**inputs, return_state=True)

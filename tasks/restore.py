@@ -18,7 +18,7 @@ from typing import Any
 
 from prefect import task
 
-from models.deep_prior.budget import fits_interrupted
+from models.interruption import work_interrupted
 from models.types import ImageRecord, OutputRecord, Status, from_json, to_json
 from storage.errors import IngestError
 from storage.locations import Location
@@ -58,7 +58,7 @@ def restore(
             announce("restore", 1, shard=job.shard.shard_id)
     left = [pages for pages in files if id(pages[0]) not in results]
     for batch in batches_of(left, fits_together=files_together(job.identities.device)):
-        if fits_interrupted():
+        if work_interrupted():
             raise KeyboardInterrupt
         apply_plans([picture for pages in batch for picture in pages], job=job)
         # The pictures of a batch are in memory already; encoding them takes one core each.

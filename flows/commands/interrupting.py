@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from flows.commands.console import EXIT_INTERRUPTED
-from models.deep_prior.budget import allow_fits, fits_interrupted, interrupt_fits
+from models.interruption import allow_work, interrupt_work, work_interrupted
 
 _FIRST = "stopping: what is finished is kept, the picture in work is given up; Ctrl-C again ends it at once"
 _SAID = "stopped by Ctrl-C; what was finished is kept, and the same command goes on with the rest"
@@ -25,7 +25,7 @@ class ended_by_interrupt:  # noqa: N801 - used like a function, as contextlib's 
     """
 
     def __enter__(self) -> None:
-        allow_fits()
+        allow_work()
         self._previous: Any = None
         # Handlers belong to the main thread; called from another one, the mark is set by whoever ends the flow.
         if threading.current_thread() is threading.main_thread():
@@ -39,15 +39,15 @@ class ended_by_interrupt:  # noqa: N801 - used like a function, as contextlib's 
     ) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
-        if isinstance(error, KeyboardInterrupt) or fits_interrupted():
-            allow_fits()
+        if isinstance(error, KeyboardInterrupt) or work_interrupted():
+            allow_work()
             typer.secho(f"lacuna: {_SAID}", fg=typer.colors.RED, err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if fits_interrupted():
+        if work_interrupted():
             # Files are written whole or not at all, so nothing is spoiled; waiting for threads would be no end at once.
             os._exit(EXIT_INTERRUPTED)
-        interrupt_fits()
+        interrupt_work()
         typer.secho(f"lacuna: {_FIRST}", err=True)
         self._previous(number, frame)

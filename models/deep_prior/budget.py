@@ -1,13 +1,11 @@
 """What holds for the fits of methods that learn from the picture itself, whoever started them.
 
 A limit on iterations, and who is told of them, hold inside one `with` block of one thread. They are no environment
-variables, which could be left set while an archive is restored: the limit changes results. An interrupt is for all
-fits of this process: a signal reaches its main thread alone, and fits run in others.
+variables, which could be left set while an archive is restored: the limit changes results.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +15,6 @@ FitListener = Callable[[int, int, bool], None]
 
 _LIMIT: ContextVar[int | None] = ContextVar("iteration_limit", default=None)
 _LISTENER: ContextVar[FitListener | None] = ContextVar("fit_listener", default=None)
-_INTERRUPTED = threading.Event()
 # Often enough for a bar that moves, seldom enough to cost nothing.
 _TOLD_EVERY = 10
 
@@ -57,18 +54,3 @@ def tell_of_fit(iteration: int, iterations: int, *, last: bool) -> None:
     listener = _LISTENER.get()
     if listener is not None and (last or iteration == 1 or iteration % _TOLD_EVERY == 0):
         listener(iteration, iterations, last)
-
-
-def interrupt_fits() -> None:
-    """Let every fit of this process, in whichever thread, end with its next iteration; it stays so until allowed."""
-    _INTERRUPTED.set()
-
-
-def allow_fits() -> None:
-    """Let fits begin again after `interrupt_fits`; whoever starts a run says so first."""
-    _INTERRUPTED.clear()
-
-
-def fits_interrupted() -> bool:
-    """Whether fits are to end."""
-    return _INTERRUPTED.is_set()

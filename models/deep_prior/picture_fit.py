@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from models.deep_prior.budget import fits_interrupted, tell_of_fit
+from models.deep_prior.budget import tell_of_fit
 from models.deep_prior.data_terms import DataTerm
 from models.deep_prior.networks import centre_crop
 from models.deep_prior.settings import Preset
 from models.deep_prior.sources import meshgrid_source, noise_source
 from models.deep_prior.stopping import StoppingRule, Verdict
+from models.interruption import work_interrupted
 
 StopReason = Literal["iterations", "seconds", "rule", "caller", "interrupt", "diverged"]
 # Streams of random numbers that must differ although they come from one seed.
@@ -244,7 +245,7 @@ class PictureFit:
         if iteration >= self.settings.iterations:
             return "iterations"
         # Last: a fit that has come to its end in this moment is a finished one.
-        return "interrupt" if fits_interrupted() else None
+        return "interrupt" if work_interrupted() else None
 
     def _keep(self, output: Tensor, *, iteration: int) -> Verdict:
         if not math.isfinite(self.losses[-1]):

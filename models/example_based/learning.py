@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.deep_prior.budget import fits_interrupted, tell_of_fit
+from models.deep_prior.budget import tell_of_fit
+from models.interruption import work_interrupted
 
 StopReason = Literal["steps", "seconds", "patience", "caller", "interrupt"]
 
@@ -143,7 +144,7 @@ class Clock:
             return "seconds"
         if self.step >= self.steps:
             return "steps"
-        return "interrupt" if fits_interrupted() else None
+        return "interrupt" if work_interrupted() else None
 
 
 def check_pair(image: Tensor, missing: Tensor) -> None:

@@ -22,7 +22,7 @@ from flows.commands.console import EXIT_INTERRUPTED
 from flows.commands.interrupting import ended_by_interrupt
 from flows.commands.restoring import ArchiveProgress
 from flows.run_options import check_methods
-from models.deep_prior.budget import allow_fits, fits_interrupted, interrupt_fits
+from models.interruption import allow_work, interrupt_work, work_interrupted
 from tasks.caching import run_stage
 from tasks.detect import detect_scratches
 from tasks.jobs import RestoreOptions
@@ -34,9 +34,9 @@ METHOD = "deep-image-prior-denoise"
 
 @pytest.fixture(autouse=True)
 def _fits_allowed() -> Iterator[None]:
-    allow_fits()
+    allow_work()
     yield
-    allow_fits()
+    allow_work()
 
 
 def test_a_signal_marks_the_process_and_ends_the_command_with_130(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,13 +48,13 @@ def test_a_signal_marks_the_process_and_ends_the_command_with_130(capsys: pytest
             try:
                 signal.raise_signal(signal.SIGINT)
             finally:
-                seen.append(fits_interrupted())
+                seen.append(work_interrupted())
 
     with pytest.raises(typer.Exit) as caught:
         command()
     assert caught.value.exit_code == EXIT_INTERRUPTED == 130
     assert seen == [True]
-    assert not fits_interrupted(), "the next command of this process is not ended by it"
+    assert not work_interrupted(), "the next command of this process is not ended by it"
     assert signal.getsignal(signal.SIGINT) is before
     said = capsys.readouterr().err
     assert "Ctrl-C again ends it at once" in said
@@ -83,7 +83,7 @@ def test_an_ignored_signal_stays_ignored_and_errors_stay_errors() -> None:
     try:
         with ended_by_interrupt():
             signal.raise_signal(signal.SIGINT)
-            assert not fits_interrupted()
+            assert not work_interrupted()
     finally:
         signal.signal(signal.SIGINT, before)
     with pytest.raises(ValueError, match="mine"), ended_by_interrupt():
@@ -91,7 +91,7 @@ def test_an_ignored_signal_stays_ignored_and_errors_stay_errors() -> None:
 
 
 def test_no_stage_begins_after_an_interrupt() -> None:
-    interrupt_fits()
+    interrupt_work()
     with pytest.raises(KeyboardInterrupt):
         run_stage(detect_scratches, job={}, ingested={})
 
@@ -143,10 +143,10 @@ def test_what_ends_the_flow_but_for_errors_ends_its_fits(
     (tmp_path / "in").mkdir()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / "p.png")
     monkeypatch.setattr(restore_archive, "_carry_out", end)
-    interrupt_fits()  # of an earlier run in this process, which is over
+    interrupt_work()  # of an earlier run in this process, which is over
     with pytest.raises(error):
         restore_archive.restore_archive(str(tmp_path / "in"), str(tmp_path / "out"), RestoreOptions(device="cpu"))
-    assert fits_interrupted() is ends
+    assert work_interrupted() is ends
 
 
 def test_the_engine_is_not_loaded_before_its_server_is_started() -> None:

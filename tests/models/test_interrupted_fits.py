@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.deep_prior.budget import allow_fits, fits_interrupted, fits_told_to, interrupt_fits, limited_iterations
+from models.deep_prior.budget import fits_told_to, limited_iterations
 from models.deep_prior.data_terms import WholePicture, keep_known
 from models.deep_prior.fitting import fit
 from models.deep_prior.networks import SkipSettings
@@ -18,6 +18,7 @@ from models.deep_prior.settings import FitSettings, Preset
 from models.example_based.blind_spot import BlindSpotSettings, fill_with_blind_spots
 from models.example_based.faithful import FaithfulSettings, fill_faithfully
 from models.example_based.learning import LearningProgress
+from models.interruption import allow_work, interrupt_work, work_interrupted
 from models.method import Context
 from models.registry import get_method
 
@@ -36,9 +37,9 @@ def holes(count: int = 1, *, side: int = 32) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def _fits_allowed() -> Iterator[None]:
-    allow_fits()
+    allow_work()
     yield
-    allow_fits()
+    allow_work()
 
 
 def interrupt_at(iteration: int) -> object:
@@ -47,7 +48,7 @@ def interrupt_at(iteration: int) -> object:
     def told(progress: Progress | LearningProgress) -> None:
         done = progress.iteration if isinstance(progress, Progress) else progress.step
         if done == iteration:
-            interrupt_fits()
+            interrupt_work()
 
     return told
 
@@ -55,9 +56,9 @@ def interrupt_at(iteration: int) -> object:
 def test_a_fit_ends_with_the_iteration_in_which_fits_are_interrupted() -> None:
     result = fit(WholePicture(pictures()), preset=SMALL, seed=0, progress=interrupt_at(4))  # type: ignore[arg-type]
     assert (result.iterations, result.stopped_by) == (4, "interrupt")
-    assert fits_interrupted()
+    assert work_interrupted()
     assert denoise(pictures(), preset=SMALL, seed=0).iterations == 1, "until fits are allowed again, none goes on"
-    allow_fits()
+    allow_work()
     assert denoise(pictures(), preset=SMALL, seed=0).stopped_by == "iterations"
 
 
@@ -80,7 +81,7 @@ def test_learning_from_examples_ends_with_the_step_in_which_fits_are_interrupted
 @pytest.mark.parametrize("method_id", ["deep-image-prior-fast", "example-internal"])
 def test_methods_give_no_half_finished_picture(method_id: str) -> None:
     method, image = get_method(method_id), pictures(side=64, channels=3)
-    interrupt_fits()
+    interrupt_work()
     with pytest.raises(KeyboardInterrupt), limited_iterations(5), torch.inference_mode():
         method(method.build(), image, mask=holes(side=64), contexts=[Context()], seed=0)
 
@@ -96,7 +97,7 @@ class InterruptInThird:
         if self.begun == 3 and told.iteration == self.at:
             if self.raised:
                 raise KeyboardInterrupt
-            interrupt_fits()
+            interrupt_work()
 
 
 @pytest.mark.parametrize("raised", [False, True])

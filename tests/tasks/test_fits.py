@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from models.deep_prior.budget import allow_fits, interrupt_fits, iteration_limit, tell_of_fit
+from models.deep_prior.budget import iteration_limit, tell_of_fit
+from models.interruption import allow_work, interrupt_work
 from models.run import Applied
 from models.types import Plan, Step, to_json
 from tasks import restore as restoring
@@ -48,9 +49,9 @@ class FakeRunner:
 
 @pytest.fixture(autouse=True)
 def _fits_allowed() -> Iterator[None]:
-    allow_fits()
+    allow_work()
     yield
-    allow_fits()
+    allow_work()
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_notes_go_with_the_shard(job: ShardJob, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_is_begun_after_an_interrupt(job: ShardJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt_fits()
+    interrupt_work()
     runner, restored = run(job, monkeypatch, method=QUICK)
     assert (runner.sizes, restored, written(job)) == ([], None, {})
 
@@ -200,7 +201,7 @@ def test_the_step_of_a_shard_ends_with_an_interrupt_and_writes_no_more(
 
     def interrupted_by_then(*args: Any, **kwargs: Any) -> list[Restored]:
         outcome = finish(*args, **kwargs)
-        interrupt_fits()
+        interrupt_work()
         return outcome
 
     monkeypatch.setattr(restoring, "_finish_file", interrupted_by_then)

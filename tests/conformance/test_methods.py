@@ -26,6 +26,7 @@ LEARN_FROM_THE_PICTURE = (
     "example-internal",
     "example-internal-faithful",
     "example-online",
+    "example-online-narrow",
 )
 # Eight times the work of methods that are held to the contract anyway: two of them are enough.
 ENSEMBLES_TRIED = ("denoise+", "fill+")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.deep_prior curve PICTURE … [--sigma 25] [--iterations 2400] [--crop-px 128] --out FILE
     python -m benchmarks.deep_prior denoise PICTURE … [--preset denoise-two-runs] [--crop-px 128] --out FILE
-    python -m benchmarks.deep_prior fill DATA --pictures Cameraman256 house … [--preset fill] --out FILE
+    python -m benchmarks.deep_prior fill DATA [--pictures Cameraman256 …] [--preset fill] [--crop-px 128] --out FILE
     python -m benchmarks.deep_prior enlarge PICTURE … [--factor 4] [--preset published] --out FILE
     python -m benchmarks.deep_prior show FILE [--plot FILE.svg]
 
@@ -90,6 +90,19 @@ def planes(path: Path) -> Tensor:
     return rgb[:, :1] if bool((rgb == rgb[:, :1]).all()) else rgb
 
 
+def middle(picture: Tensor, crop_px: int | None) -> Tensor:
+    """Return the middle square of (1, C, H, W), None = all of it; ValueError where it is not so large."""
+    if crop_px is None:
+        return picture
+    if min(picture.shape[2:]) < crop_px:
+        raise ValueError(
+            f"--crop-px: got {crop_px} of a picture of {picture.shape[3]} x {picture.shape[2]} px, expected no more "
+            "than its smaller side"
+        )
+    top, left = ((side - crop_px) // 2 for side in picture.shape[2:])
+    return picture[:, :, top : top + crop_px, left : left + crop_px]
+
+
 @dataclass(slots=True)
 class Watched:
     """A stopping rule that is asked but not obeyed, beside the truth, which it does not see."""
@@ -112,25 +125,15 @@ class Watched:
 
 def with_noise(path: Path, *, sigma: float, crop_px: int | None, device: str) -> tuple[Tensor, Tensor]:
     """Return the clean and the noisy picture (1, 1 or 3, H, W) on a device; the noise is the same on all of them."""
-    clean = crop_to_multiple(planes(path), 32)
-    if crop_px is not None:
-        if min(clean.shape[2:]) < crop_px:
-            raise ValueError(
-                f"{path}: got {clean.shape[3]} x {clean.shape[2]} px, expected at least {crop_px} each way; "
-                "take a smaller --crop-px"
-            )
-        top, left = ((side - crop_px) // 2 for side in clean.shape[2:])
-        clean = clean[:, :, top : top + crop_px, left : left + crop_px]
+    clean = middle(crop_to_multiple(planes(path), 32), crop_px)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(SEED))
     return clean.to(device), (clean + sigma / 255.0 * noise).clamp(0, 1).to(device)
 
 
-def denoised(
-    path: Path, *, preset: Preset, sigma: float, iterations: int | None, crop_px: int | None, device: str
-) -> dict[str, Any]:
-    """Return the PSNR of what a preset that stops itself keeps, after at most so many iterations a run."""
+def denoised(path: Path, *, preset: Preset, sigma: float, crop_px: int | None, device: str) -> dict[str, Any]:
+    """Return the PSNR of what a preset that stops itself keeps."""
     clean, noisy = with_noise(path, sigma=sigma, crop_px=crop_px, device=device)
-    result = denoise(noisy, preset=with_budget(preset, iterations=iterations), seed=SEED)
+    result = denoise(noisy, preset=preset, seed=SEED)
     return {
         "noisy_db": round(psnr_db(noisy, clean), 2),
         "psnr_db": round(psnr_db(result.image, clean), 2),
@@ -164,11 +167,11 @@ def curve(path: Path, *, sigma: float, iterations: int, crop_px: int | None, dev
     }
 
 
-def fill(data: Path, name: str, *, preset: Preset, device: str) -> dict[str, Any]:
+def fill(data: Path, name: str, *, preset: Preset, crop_px: int | None, device: str) -> dict[str, Any]:
     """Return the PSNR of one of the 11 pictures; what is missing follows from both files, black pixels are known."""
     folder = data / "test" / "dip_inpaint_50"
     clean, masked = (
-        torch.from_numpy(read_rgb(folder / f"{name}_{kind}.png")[:, :, 0].copy())[None, None] / 255.0
+        middle(torch.from_numpy(read_rgb(folder / f"{name}_{kind}.png")[:, :, 0].copy())[None, None] / 255.0, crop_px)
         for kind in ("GT", "masked")
     )
     missing = ((masked == 0) & (clean != 0)).float()
@@ -184,7 +187,7 @@ def fill(data: Path, name: str, *, preset: Preset, device: str) -> dict[str, Any
         others[f"{method_id}_db"] = round(psnr_db(torch.from_numpy(filled) / 255.0, clean[0, 0]), 2)
     return {
         "psnr_db": round(psnr_db(rounded, clean), 2),
-        "published_db": PUBLISHED_FILL.get(name),
+        "published_db": PUBLISHED_FILL.get(name) if crop_px is None else None,
         "iterations": result.iterations,
         "best_iteration": result.best_iteration,
         "restored": result.restored,
@@ -261,6 +264,11 @@ def show(out: Path, *, plot: Path | None) -> None:
         plot.write_text(text, encoding="utf-8")
 
 
+def limited(preset: Preset, given: argparse.Namespace) -> Preset:
+    """Return the preset with no more iterations a run than the command was given."""
+    return with_budget(preset, iterations=given.iterations)
+
+
 def measure(given: argparse.Namespace, *, device: str) -> None:
     """Add what the command asks for to its file."""
     if given.command == "curve":
@@ -273,31 +281,35 @@ def measure(given: argparse.Namespace, *, device: str) -> None:
             **noise,
         )
     elif given.command == "denoise":
-        options = {"sigma": given.sigma, "crop_px": given.crop_px, "iterations": given.iterations}
+        noise = {"sigma": given.sigma, "crop_px": given.crop_px}
+        preset = limited(DENOISING[given.preset], given)
         measured(
             given.out,
             given.pictures,
-            lambda name: denoised(Path(name), preset=DENOISING[given.preset], **options, device=device),
+            lambda name: denoised(Path(name), preset=preset, **noise, device=device),
             kind="denoise",
             preset=given.preset,
-            sigma=given.sigma,
-            crop_px=given.crop_px,
-            at_most=given.iterations,
+            at_most=preset.fit.iterations,
+            **noise,
         )
     elif given.command == "fill":
+        preset = limited(FILLING[given.preset], given)
+        # Lines of whole pictures and all iterations keep the name that they have in older files.
+        whole = given.crop_px is None and given.iterations is None
         measured(
             given.out,
             given.pictures,
-            lambda name: fill(given.data, name, preset=FILLING[given.preset], device=device),
-            kind="fill",
+            lambda name: fill(given.data, name, preset=preset, crop_px=given.crop_px, device=device),
+            kind="fill" if whole else "fill, in part",
             preset=given.preset,
+            **({} if whole else {"crop_px": given.crop_px, "at_most": preset.fit.iterations}),
         )
     else:
-        preset = ENLARGING[given.preset][given.factor]
+        way = ENLARGING[given.preset][given.factor]
         measured(
             given.out,
             given.pictures,
-            lambda name: enlarged(Path(name), factor=given.factor, preset=preset, device=device),
+            lambda name: enlarged(Path(name), factor=given.factor, preset=way, device=device),
             kind="enlarge" if given.preset == "published" else f"enlarge, {given.preset}",
             factor=given.factor,
         )
@@ -318,12 +330,14 @@ def main() -> None:
             command.add_argument("pictures", nargs="+")
         if name in ("curve", "denoise"):
             command.add_argument("--sigma", type=float, default=25.0)
+        if name != "enlarge":
             command.add_argument("--crop-px", type=int, help="take the middle square of this side")
         if name == "curve":
             command.add_argument("--iterations", type=int, default=2400)
+        elif name != "enlarge":
+            command.add_argument("--iterations", type=int, help="of a run, at most; the preset's own if not given")
         if name == "denoise":
             command.add_argument("--preset", choices=DENOISING, default="denoise")
-            command.add_argument("--iterations", type=int, help="of a run, at most; the preset's own if not given")
         if name == "enlarge":
             command.add_argument("--factor", type=int, choices=(4, 8), default=4)
             command.add_argument("--preset", choices=ENLARGING, default="published")

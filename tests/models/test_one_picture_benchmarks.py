@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import deep_prior, deep_prior_pictures, example_based, example_internal, online_learning
-from models.deep_prior.settings import OWN, PUBLISHED
+from models.deep_prior.settings import OWN, PUBLISHED, Preset
 from models.deep_prior.without_network import NO_PRIOR
 
 # A device that every machine has and where nothing is computed: a tensor that was left behind is an error there.
@@ -56,11 +56,11 @@ def test_fits_begin_on_the_device_that_was_asked_for(
         monkeypatch.setattr(deep_prior, name, reached)
     for name in ("denoise", "inpaint"):
         monkeypatch.setattr(deep_prior_pictures, name, reached)
-    noise = {"sigma": 25.0, "iterations": 5, "crop_px": 32, "device": NOWHERE}
+    noise = {"sigma": 25.0, "crop_px": 32, "device": NOWHERE}
     begun: dict[str, Callable[[], object]] = {
-        "curve": lambda: deep_prior.curve(photograph, **noise),
+        "curve": lambda: deep_prior.curve(photograph, iterations=5, **noise),
         "denoise": lambda: deep_prior.denoised(photograph, preset=OWN["denoise-two-runs"], **noise),
-        "fill": lambda: deep_prior.fill(half_missing, "house", preset=OWN["fill"], device=NOWHERE),
+        "fill": lambda: deep_prior.fill(half_missing, "house", preset=OWN["fill"], crop_px=32, device=NOWHERE),
         "enlarge": lambda: deep_prior.enlarged(photograph, factor=4, preset=PUBLISHED["upscale-4"], device=NOWHERE),
         "no prior": lambda: deep_prior.enlarged(photograph, factor=4, preset=NO_PRIOR, device=NOWHERE),
         "hole": lambda: deep_prior_pictures.hole(device=NOWHERE),
@@ -80,7 +80,7 @@ def test_the_same_noise_on_every_device_and_a_crop_that_fits(photograph: Path) -
     assert clean.shape == (1, 3, 32, 32)
     assert torch.equal(noisy, again)
     assert 0.05 < float((noisy - clean).std()) < 0.1
-    with pytest.raises(ValueError, match="got 96 x 64 px, expected at least 80"):
+    with pytest.raises(ValueError, match="got 80 of a picture of 96 x 64 px"):
         deep_prior.with_noise(photograph, sigma=25.0, crop_px=80, device="cpu")
 
 
@@ -114,6 +114,26 @@ def test_a_gpu_that_is_not_there_ends_the_command_in_a_sentence(
         module.main()
     assert ended.value.code == 2
     assert "got 'cuda', but torch sees no CUDA device; use --device cpu or auto" in capsys.readouterr().err
+
+
+def test_a_filling_in_part_is_not_taken_for_a_whole_one(
+    half_missing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "lines.jsonl"
+    seen: list[tuple[int, int | None]] = []
+
+    def remember(*_: object, preset: Preset, crop_px: int | None, device: str) -> dict[str, Any]:
+        seen.append((preset.fit.iterations, crop_px))
+        return {"iterations": 7}
+
+    monkeypatch.setattr(deep_prior, "fill", remember)
+    part = ["--crop-px", "32", "--iterations", "100"]
+    for more in ([], part, part, []):
+        command = ["fill", str(half_missing), "--pictures", "house", "--out", str(out), "--device", "cpu", *more]
+        monkeypatch.setattr(sys, "argv", ["benchmark", *command, "--threads", "1"])
+        deep_prior.main()
+    # Each of the two was measured once.
+    assert seen == [(OWN["fill"].fit.iterations, None), (100, 32)]
 
 
 def test_each_way_to_enlarge_has_lines_of_its_own(

@@ -1,6 +1,6 @@
 """What Deep Image Prior makes of a large hole, by five networks, and of a noisy picture with a flash beside it.
 
-    python -m benchmarks.deep_prior_pictures hole --out docs/pictures/deep-prior-hole.jpg
+    python -m benchmarks.deep_prior_pictures hole --out docs/pictures/deep-prior-hole.jpg [--device cuda]
     python -m benchmarks.deep_prior_pictures flash --out docs/pictures/deep-prior-flash.jpg
 
 Both from a picture of scikit-image: the hole hides what no pixel around it tells; the picture without flash has been
@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from benchmarks.computing import add_computing, in_bf16, prepare
 from models.deep_prior.restoring import denoise, inpaint
 from models.deep_prior.settings import (
     FLASH,
@@ -27,7 +28,6 @@ from models.deep_prior.settings import (
     INPAINT_LIBRARY_RESNET,
     INPAINT_LIBRARY_UNET,
 )
-from models.device import keep_freed_memory
 
 SIDE = 256
 LABEL_PX = 18
@@ -47,24 +47,24 @@ def scene() -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
 
 
-def hole() -> dict[str, Tensor]:
+def hole(*, device: str) -> dict[str, Tensor]:
     """Return the picture with its hole, and what each network fills it with."""
     clean, missing = scene(), torch.zeros(1, 1, SIDE, SIDE)
     missing[:, :, 150:215, 60:190] = 1.0
     shown = {"with its hole": clean * (1 - missing) + missing}
     for name, preset in NETWORKS.items():
-        shown[name] = inpaint(clean, missing, preset=preset, seed=0).image
+        shown[name] = inpaint(clean.to(device), missing.to(device), preset=preset, seed=0).image.cpu()
         print(name, flush=True)
     return shown
 
 
-def flash() -> dict[str, Tensor]:
+def flash(*, device: str) -> dict[str, Tensor]:
     """Return the picture with flash, the one without, and the latter denoised from the former."""
     clean = scene()
     light = torch.linspace(1.0, 0.45, SIDE).view(1, 1, 1, SIDE) * torch.tensor([0.95, 0.7, 0.45]).view(1, 3, 1, 1)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     dark = (clean * light + 25 / 255 * noise).clamp(0, 1)
-    found = denoise(dark, preset=FLASH, seed=0, source=clean).image
+    found = denoise(dark.to(device), preset=FLASH, seed=0, source=clean.to(device)).image.cpu()
     return {"flash": clean, "no flash, noise 25": dark, "denoised": found, "without the noise": clean * light}
 
 
@@ -85,12 +85,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("hole", "flash"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2)
+    add_computing(parser)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    keep_freed_memory()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        pictures = hole() if given.what == "hole" else flash()
+    device = prepare(parser, given)
+    with in_bf16(device):
+        pictures = hole(device=device) if given.what == "hole" else flash(device=device)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     side_by_side(pictures, columns=3 if given.what == "hole" else 4).save(given.out, quality=85)
 

@@ -1,6 +1,7 @@
 """Example-based filling by the networks that learned from photographs, on whole pictures.
 
     python -m benchmarks.example_based --data DIR [--pictures 68] [--networks wide narrow] [--write-cards]
+                                       [--device cuda]
 
 Damage: exactly int(ratio * columns) values lost in each row of each channel, channels independently; grey pictures have
 one mask. PSNR in dB over all values of the picture in 8 bits, known ones as they were (what the published Euclidean
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cards import write
+from benchmarks.computing import add_computing, prepare
 from models.degradations.pixel_loss import RowLoss
 from models.example_based.blind_spot import BlindSpotSettings, fill_with_blind_spots
 from models.example_based.networks import OnSmoothFill
@@ -62,7 +64,9 @@ class Row:
     seconds: float
 
 
-def cases(data: Path, *, kind: Kind, ratio: float, count: int, crop_px: int | None = None) -> Iterator[Case]:
+def cases(
+    data: Path, *, kind: Kind, ratio: float, count: int, crop_px: int | None = None, device: str = "cpu"
+) -> Iterator[Case]:
     """Yield the first `count` pictures, damaged from a seed. Raises FileNotFoundError when there are none."""
     folder = data / "test" / ("CBSD68" if kind == "colour" else "BSD68")
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))[:count]
@@ -80,7 +84,7 @@ def cases(data: Path, *, kind: Kind, ratio: float, count: int, crop_px: int | No
             pixels = pixels[top : top + crop_px, left : left + crop_px]
         clean = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div(255)[None]
         lost = RowLoss(ratio=(ratio,), seed=index).masks((clean.shape[1], clean.shape[2], clean.shape[3])).float()
-        yield Case(clean=clean, lost=lost)
+        yield Case(clean=clean.to(device), lost=lost.to(device))
 
 
 def psnr_db(filled: Tensor, case: Case) -> float:
@@ -116,12 +120,12 @@ def learn_online(
     return learned.image[:, : case.clean.shape[1]], learned.network
 
 
-def offline_rows(data: Path, *, count: int, ways: Mapping[str, Callable[[Case], Tensor]]) -> Iterator[Row]:
+def offline_rows(data: Path, *, count: int, ways: Mapping[str, Callable[[Case], Tensor]], device: str) -> Iterator[Row]:
     """Yield what each way makes of whole pictures, without learning from them."""
     for kind, ratio in itertools.product(("colour", "grey"), RATIOS):
         for way, fill in ways.items():
             found, started = [], time.perf_counter()
-            for case in cases(data, kind=kind, ratio=ratio, count=count):
+            for case in cases(data, kind=kind, ratio=ratio, count=count, device=device):
                 found.append(psnr_db(fill(case), case))
             seconds = time.perf_counter() - started
             yield Row(
@@ -150,17 +154,19 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=ALL_PICTURES, help="of each kind")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["wide", "narrow"])
     parser.add_argument("--write-cards", action="store_true", help="put the figures on the weights' cards")
+    add_computing(parser)
     given = parser.parse_args()
     if given.write_cards and given.pictures < ALL_PICTURES:
         parser.error(
             f"--write-cards: got --pictures {given.pictures}, expected {ALL_PICTURES}, since cards are of whole sets"
         )
+    device = prepare(parser, given)
     ways: dict[str, Callable[[Case], Tensor]] = {"smooth fill": fill_smoothly}
     for name in given.networks:
         ways[name] = partial(fill_online, settings=replace(ONLINE, steps=0), network=load_network(name))
     rows = []
     print("| kind | lost | way | pictures | PSNR, dB | seconds a picture |\n|---|---|---|---|---|---|")
-    for row in offline_rows(given.data, count=given.pictures, ways=ways):
+    for row in offline_rows(given.data, count=given.pictures, ways=ways, device=device):
         rows.append(row)
         line = (row.kind, f"{row.ratio:.0%}", row.way, row.pictures, row.psnr_db, row.seconds)
         print(f"| {' | '.join(str(cell) for cell in line)} |", flush=True)

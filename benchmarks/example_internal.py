@@ -3,6 +3,7 @@
 40 % of the values of every row lost (recipe rows/40, seed 0), the middle square of the picture in grey; PSNR in dB over
 all pixels in 8 bits. `example-internal` hides known pixels and is supervised on them, `example-internal-faithful` sees
 what it is supervised on, as published; both end after so many steps. Biharmonic interpolation beside them.
+--device: cuda where there is one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.computing import add_computing, prepare
 from models.deep_prior.budget import limited_iterations
 from models.degradations.recipes import get_recipe
 from models.run import Runner, RunSettings
@@ -27,8 +29,9 @@ def main() -> None:
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--steps", type=int, default=365)
     parser.add_argument("--crop-px", type=int, default=128)
+    add_computing(parser)
     given = parser.parse_args()
-    runner = Runner(RunSettings(device="cpu"))
+    runner = Runner(RunSettings(device=prepare(parser, given)))
     print("| picture | " + " | ".join(METHODS) + " |\n|---" + "|---" * len(METHODS) + "|")
     for path in given.pictures:
         grey = cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY)

@@ -1,8 +1,8 @@
 """Does online learning improve the offline model? Xinglu Wang's table and curve, on pictures of ours.
 
     python -m benchmarks.online_learning --data DIR --out FILE [--pictures 7] [--crop-px 128] [--ratios 0.6]
-                                         [--epochs 0 1 3 5] [--networks narrow wide] [--plot FILE.svg]
-    python -m benchmarks.online_learning --out FILE --show
+                                         [--epochs 0 1 3 5] [--networks narrow wide] [--device cuda]
+    python -m benchmarks.online_learning --out FILE --show [--plot FILE.svg]
 
 Damage and PSNR as in `benchmarks.example_based`, colour, the middle square of --crop-px of the first pictures of
 CBSD68. An epoch shows each pixel 64 times, as all overlapping 8 x 8 patches do; after the epochs of each row the
@@ -25,12 +25,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
+from benchmarks.computing import add_computing, prepare
 from benchmarks.example_based import NETWORKS, Case, cases, learn_online, load_network, psnr_db
 from flows.line_chart import lines_svg
-from models.device import keep_freed_memory
 from models.example_based.blind_spot import BlindSpotSettings
 from models.methods.example_based import ONLINE
 
@@ -75,10 +74,8 @@ def learned(
     return found
 
 
-def measure(given: argparse.Namespace) -> None:
+def measure(given: argparse.Namespace, *, device: str) -> None:
     """Add a line to the file for every way and picture that it does not have."""
-    torch.set_num_threads(given.threads)
-    keep_freed_memory()
     epochs = sorted(set(given.epochs))
     done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     shipped = {name: load_network(name) for name in given.networks}
@@ -87,7 +84,9 @@ def measure(given: argparse.Namespace) -> None:
         if start == "nothing" and trained == "last":  # whose other layers would stay random
             continue
         settings = settings_of(network=network, start=start, seen=seen, trained=trained)
-        pictures = cases(given.data, kind="colour", ratio=ratio, count=given.pictures, crop_px=given.crop_px)
+        pictures = cases(
+            given.data, kind="colour", ratio=ratio, count=given.pictures, crop_px=given.crop_px, device=device
+        )
         for index, case in enumerate(pictures):
             key = {
                 "ratio": ratio,
@@ -101,7 +100,7 @@ def measure(given: argparse.Namespace) -> None:
             if any(key.items() <= line.items() and [row[0] for row in line["rows"]] == epochs for line in done):
                 continue
             first = shipped[network] if start == "photographs" else None
-            line = {**key, "rows": learned(case, settings=settings, start=first, epochs=epochs)}
+            line = {**key, "device": device, "rows": learned(case, settings=settings, start=first, epochs=epochs)}
             with given.out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
@@ -147,14 +146,14 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=["photographs"])
     parser.add_argument("--seen", nargs="+", choices=SEEN, default=SEEN)
     parser.add_argument("--trained", nargs="+", choices=("all", "last"), default=("all", "last"))
-    parser.add_argument("--threads", type=int, default=2)
+    add_computing(parser)
     parser.add_argument("--show", action="store_true", help="print the tables of FILE, measure nothing")
     parser.add_argument("--plot", type=Path, help="with --show: draw the means of the tables")
     given = parser.parse_args()
     if not given.show:
         if given.data is None:
             parser.error("--data: got none, expected the folder with test/CBSD68")
-        measure(given)
+        measure(given, device=prepare(parser, given))
     show(given.out, plot=given.plot)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from flows.commands.console import print_json
@@ -28,7 +28,9 @@ def show_methods(*, as_json: bool) -> None:
     if as_json:
         print_json(cards)
         return
-    table = Table("method", "for", "title", "source", "GMAC/MP", "licence")
+    # A name is there to be typed: where a terminal is narrow it is folded, not cut.
+    name = Column("method", overflow="fold", min_width=24)
+    table = Table(name, "for", "title", "source", "GMAC/MP", "licence")
     for card in cards:
         cost = card["gmac_per_megapixel"]
         purpose = card["purpose"] + (" (only if asked for)" if card["opt_in"] else "")

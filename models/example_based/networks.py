@@ -129,6 +129,20 @@ class Hourglass(nn.Module):
         return torch.relu(values) if self.transposed else torch.tanh(values)
 
 
+def network_for_photographs(name: str, *, channels: int, seed: int) -> nn.Module:
+    """Return any of the five as it learns from photographs: correcting a smooth fill where it can, else as he wrote it.
+
+    Without the smooth fill it sees 0 where a value is missing and predicts every value. ValueError for another name.
+    """
+    network = build_network(name, channels=channels, seed=seed)
+    return OnSmoothFill(network) if can_correct(network) else network
+
+
+def can_correct(network: nn.Module) -> bool:
+    """Whether a network predicts negative values, too, so that it can correct a picture downwards."""
+    return isinstance(network, Hourglass) and not network.transposed
+
+
 class OnSmoothFill(nn.Module):
     """An hourglass that sees holes filled smoothly and predicts what that lacks; untrained it is the smooth fill.
 
@@ -137,7 +151,7 @@ class OnSmoothFill(nn.Module):
 
     def __init__(self, hourglass: nn.Module) -> None:
         super().__init__()
-        if not isinstance(hourglass, Hourglass) or hourglass.transposed:
+        if not isinstance(hourglass, Hourglass) or not can_correct(hourglass):
             raise ValueError(
                 f"OnSmoothFill: got a {type(hourglass).__name__} that ends in sigmoid or ReLU, expected "
                 "deep_denoise or deep_wide_denoise; choose one of them or do without the smooth start"

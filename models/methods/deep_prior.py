@@ -19,9 +19,13 @@ from models.deep_prior.picture_fit import FitResult
 from models.deep_prior.restoring import denoise_all, enlarge, inpaint_all
 from models.deep_prior.settings import (
     DENOISE,
+    DENOISE_AUTOENCODING,
     DENOISE_DECODER,
+    DENOISE_TWO_RUNS,
     FILL,
+    FILL_AUTOENCODING,
     FILL_FAST,
+    FILL_TWO_RUNS,
     JPEG,
     UPSCALE_4,
     UPSCALE_8,
@@ -30,6 +34,7 @@ from models.deep_prior.settings import (
 from models.method import Context, MethodCard, PlainMethod, Purpose, required_mask, without_repeated_planes
 
 PAPER = "Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, CVPR 2018"
+AUTOENCODING = "Alkhouri et al., Image Reconstruction via Autoencoding Sequential Deep Image Prior, NeurIPS 2024"
 LICENCE = "Apache-2.0 (written anew from the paper and its settings; nothing learned beforehand)"
 # Tiles are at least four times as large, 512 px: what lies further than a tile away has no influence.
 CONTEXT_PX = 128
@@ -149,11 +154,45 @@ METHODS = (
     ),
     FittedPrior(
         _card(
+            "deep-image-prior-two-runs",
+            title="Deep Image Prior, the mean of two fits, each stopped by held-out pixels (twice as many hours)",
+            purpose="fill",
+        ),
+        FILL_TWO_RUNS,
+    ),
+    FittedPrior(
+        _card(
+            "deep-image-prior-autoencoding",
+            title="Autoencoding Deep Image Prior: from the picture, not from noise; held-out pixels stop it (hours)",
+            purpose="fill",
+            paper=AUTOENCODING,
+        ),
+        FILL_AUTOENCODING,
+    ),
+    FittedPrior(
+        _card(
             "deep-image-prior-denoise",
             title="Deep Image Prior, stopped by the variance of its outputs (hours on a CPU)",
             purpose="denoise",
         ),
         DENOISE,
+    ),
+    FittedPrior(
+        _card(
+            "deep-image-prior-denoise-two-runs",
+            title="Deep Image Prior, the mean of two fits, each stopped by its variance (twice as many hours)",
+            purpose="denoise",
+        ),
+        DENOISE_TWO_RUNS,
+    ),
+    FittedPrior(
+        _card(
+            "deep-image-prior-denoise-autoencoding",
+            title="Autoencoding Deep Image Prior: from the picture, not from noise; its variance stops it (hours)",
+            purpose="denoise",
+            paper=AUTOENCODING,
+        ),
+        DENOISE_AUTOENCODING,
     ),
     FittedPrior(
         _card(

@@ -177,4 +177,16 @@ METHODS = (
         ),
         ONLINE,
     ),
+    LearnedFromPhotographs(
+        _card(
+            "example-online-narrow",
+            title="Learning from photographs by the narrow network, then from the picture's own pixels (minutes)",
+            paper="Online learning of Xinglu Wang, 2017; blind spots of Krull et al., CVPR 2019",
+            licence=LEARNED_LICENCE,
+            weights=WEIGHTS[NARROW],
+            gmac_per_megapixel=GMAC_PER_MEGAPIXEL[NARROW],
+        ),
+        ONLINE,
+        network=NARROW,
+    ),
 )

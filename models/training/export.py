@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from models.blocks import LEAK
+from models.example_based.networks import OnSmoothFill
 from models.training.checkpoints import CHECKPOINT, UNRECORDED, Origin, origin_of
 from models.training.first_weights import SCRATCH
 from models.training.recipes import Recipe, get_recipe
@@ -48,7 +50,7 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
     folders = " ".join(f"<{name}>" for name, _ in origin.data)
     card = new_card(
         recipe_id,
-        network=_network_text(recipe),
+        network=_network_text(recipe, network=network),
         command=f"python -m models.training {recipe_id} --data {folders} --out <folder>{options}",
         steps=int(state["step"]),
         seed=recipe.seed,
@@ -99,11 +101,12 @@ def new_card(
     )
 
 
-def _network_text(recipe: Recipe) -> str:
+def _network_text(recipe: Recipe, *, network: nn.Module) -> str:
     if recipe.rl_restore is not None:
         return f"models.rl_restore.baselines.NETWORKS[{recipe.rl_restore!r}]"
     if recipe.example_network is not None:
-        return f"OnSmoothFill({recipe.example_network}, channels=3)"
+        name = f"{recipe.example_network}, channels=3"
+        return f"OnSmoothFill({name})" if isinstance(network, OnSmoothFill) else f"build_network({name})"
     first = f"scale={recipe.scale}" if recipe.scale > 1 else f"in_channels={recipe.in_channels}"
     kind = "ResidualUpscaler" if recipe.scale > 1 else "ResidualUNet"
     unshuffle = "" if recipe.scale > 1 else f", unshuffle={recipe.unshuffle}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from models.blocks import FULL_WIDTHS, HALF_WIDTHS, ResidualUNet, ResidualUpscaler
-from models.example_based.networks import OnSmoothFill, build_network
+from models.example_based.networks import network_for_photographs
 from models.rl_restore.baselines import NETWORKS
 from models.rl_restore.tool_training import ToolFaults
 from models.training.adversarial import AdversarialSettings
@@ -31,9 +31,9 @@ from models.training.photographs import PatchSettings
 class Recipe:
     """How one weight file is made. `start_from` names the recipe whose weights it begins with.
 
-    `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the networks
-    of `models.example_based` that correct a smooth fill; `rl_restore` the tools of RL-Restore or one of the networks it
-    is measured against; `adversarial` None = regression alone.
+    `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the five of
+    `models.example_based`; `rl_restore` the tools of RL-Restore or one of the networks it is measured against;
+    `adversarial` None = regression alone.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Recipe:
         if self.rl_restore is not None:
             return NETWORKS[self.rl_restore]()
         if self.example_network is not None:
-            return OnSmoothFill(build_network(self.example_network, channels=3, seed=self.seed))
+            return network_for_photographs(self.example_network, channels=3, seed=self.seed)
         if self.scale > 1:
             return ResidualUpscaler(scale=self.scale, widths=self.widths, blocks=self.blocks)
         return ResidualUNet(
@@ -111,23 +111,24 @@ RECIPES: tuple[Recipe, ...] = (
         start_from="fill",
         adversarial=AdversarialSettings(adversarial_weight=0.01, matching_weight=0.02),
     ),
-    Recipe(
-        id="example-external",
-        corruption=LostPixels(),
-        patches=PatchSettings(grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=6000, decay_share=0.9),
-        in_channels=6,
-        example_network="deep_wide_denoise",
-        seed=7,
-    ),
-    Recipe(
-        id="example-external-narrow",
-        corruption=LostPixels(),
-        patches=PatchSettings(grey_share=0.35, tint_share=0.05),
-        schedule=Schedule(steps=6000, decay_share=0.9),
-        in_channels=6,
-        example_network="deep_denoise",
-        seed=7,
+    # The five networks of the example-based work; weights of the first two are shipped.
+    *(
+        Recipe(
+            id=recipe_id,
+            corruption=LostPixels(),
+            patches=PatchSettings(grey_share=0.35, tint_share=0.05),
+            schedule=Schedule(steps=6000, decay_share=0.9),
+            in_channels=6,
+            example_network=network,
+            seed=7,
+        )
+        for recipe_id, network in (
+            ("example-external", "deep_wide_denoise"),
+            ("example-external-narrow", "deep_denoise"),
+            ("example-external-single", "single"),
+            ("example-external-denoise", "denoise"),
+            ("example-external-deep", "deep"),
+        )
     ),
     # Most patches are shrunk: the mixtures of RL-Restore are measured on photographs at 1, 2/3 and 1/3 of their size.
     Recipe(

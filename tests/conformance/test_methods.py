@@ -19,13 +19,18 @@ from models.self_ensemble import VIEWS, SelfEnsemble
 LEARN_FROM_THE_PICTURE = (
     "deep-image-prior",
     "deep-image-prior-fast",
+    "deep-image-prior-two-runs",
+    "deep-image-prior-autoencoding",
     "deep-image-prior-denoise",
+    "deep-image-prior-denoise-two-runs",
+    "deep-image-prior-denoise-autoencoding",
     "deep-image-prior-jpeg",
     "deep-image-prior-x4",
     "deep-image-prior-x8",
     "example-internal",
     "example-internal-faithful",
     "example-online",
+    "example-online-narrow",
 )
 # Eight times the work of methods that are held to the contract anyway: two of them are enough.
 ENSEMBLES_TRIED = ("denoise+", "fill+")

@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.commands.console import friendly_errors
+from flows.commands.listing import show_methods
 from flows.run_summary import RunSummary
 from models.degradations.scratches import DamageSettings, damage_image
+from models.registry import METHODS
 from storage.catalogue import commit_shard
 from storage.locations import Location
 
@@ -165,6 +167,17 @@ def test_methods_lists_every_card() -> None:
     result = RUNNER.invoke(app, ["methods", "--json"])
     assert result.exit_code == 0
     assert {"denoise", "deblock", "deblur", "fill"} <= {card["id"] for card in json.loads(result.stdout)}
+
+
+def test_a_narrow_terminal_cuts_no_method_s_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    show_methods(as_json=False)
+    cells = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    listed = "".join(cells)  # a folded name goes on in the next line
+    missing = [method.card.id for method in METHODS if method.card.id not in listed]
+    assert missing == []
 
 
 def test_inspect_writes_nothing_and_plans(archive: Path) -> None:

@@ -47,11 +47,17 @@ def holes(height: int = 32, width: int = 32, *, share: float = 0.5) -> Tensor:
         ("jpeg", 572_827),
         ("upscale-4", 2_217_831),
         ("upscale-8", 2_217_831),
+        ("upscale-prior-effect", 2_184_307),
         ("inpaint-text", 3_002_627),
         ("inpaint-vase", 2_157_955),
         ("inpaint-library-depth-6", 2_996_467),
+        ("inpaint-library-depth-4", 1_060_339),
+        ("inpaint-library-depth-2", 59_635),
         ("inpaint-library-resnet", 158_979),
         ("inpaint-library-unet", 1_616_315),
+        ("inpaint-half-missing", 2_217_831),
+        ("inpaint-few-known", 1_027_379),
+        ("flash", 2_184_307),
     ],
 )
 def test_published_networks_have_their_number_of_parameters(name: str, parameters: int) -> None:

@@ -119,21 +119,29 @@ def _begin_with(network: nn.Module, start: Mapping[str, Tensor]) -> None:
 
 @dataclass(slots=True)
 class _WayBack:
-    """A real copy of the parameters after the last good iteration."""
+    """A real copy of the parameters after the last good iteration that was looked at: each `every`-th, and no number.
+
+    After a fall the next is looked at, too: the published code does not count an iteration that fell.
+    """
 
     limit_db: float
+    every: int = 1
+    seen: int = 0
     psnr_db: float = -math.inf
     copies: list[Tensor] = field(default_factory=list)
 
     def fell(self, network: nn.Module, *, loss: float) -> bool:
         """Bring the parameters back when the PSNR fell by more than the limit; otherwise remember them."""
+        if self.seen % self.every and math.isfinite(loss):
+            self.seen += 1
+            return False
         psnr_db = -10.0 * math.log10(max(loss, 1e-12)) if math.isfinite(loss) else -math.inf
         with torch.no_grad():
             if self.copies and not psnr_db - self.psnr_db >= -self.limit_db:
                 for parameter, copy in zip(network.parameters(), self.copies, strict=True):
                     parameter.copy_(copy)
                 return True
-            self.psnr_db = psnr_db
+            self.psnr_db, self.seen = psnr_db, self.seen + 1
             # Not detach(): that would share memory with the live parameters.
             self.copies = [parameter.detach().clone() for parameter in network.parameters()]
         return False
@@ -162,7 +170,7 @@ class PictureFit:
         self.losses: list[float] = []
         self._noise = torch.Generator(device).manual_seed(task.seed + _PERTURBATION_STREAM)
         limit_db = preset.fit.backtrack_db
-        self._way_back = None if limit_db is None else _WayBack(limit_db)
+        self._way_back = None if limit_db is None else _WayBack(limit_db, every=preset.fit.backtrack_every)
         self._restored = 0
         self._mean: Tensor | None = None
         self._best: Tensor | None = None

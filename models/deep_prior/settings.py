@@ -22,8 +22,8 @@ class FitSettings:
 
     `perturbation`: σ of the noise added to the source anew in each iteration. `smoothing`: the result is the running
     mean that keeps this share of itself per iteration (0 = the latest output). `backtrack_db`: when the PSNR to the
-    observation falls by more than this in one iteration, the parameters of the one before come back (None = never), and
-    the learning rate goes down to `backtrack_rate` of itself, so that a picture finds the rate it can bear.
+    observation falls by more than this in `backtrack_every` iterations, the parameters from before come back (None =
+    never), and the learning rate goes down to `backtrack_rate` of itself, so that a picture finds the rate it can bear.
     `autoencode_every`: so often, the output becomes the source, which the output is held to with `autoencode_weight`
     (0 = never; Alkhouri et al., "Image Reconstruction via Autoencoding Sequential Deep Image Prior", NeurIPS 2024).
     `seconds`: a second budget beside `iterations`; it makes results depend on the machine.
@@ -36,6 +36,7 @@ class FitSettings:
     perturbation: float = 0.0
     smoothing: float = 0.0
     backtrack_db: float | None = None
+    backtrack_every: int = 1
     backtrack_rate: float = 1.0
     autoencode_every: int = 0
     autoencode_weight: float = 1.0
@@ -44,6 +45,8 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ValueError(f"FitSettings: got {self.iterations} iterations, expected at least 1")
+        if self.backtrack_every < 1:
+            raise ValueError(f"FitSettings: got backtrack_every {self.backtrack_every}, expected at least 1")
         if not 0.0 < self.backtrack_rate <= 1.0:
             raise ValueError(f"FitSettings: got a backtrack_rate of {self.backtrack_rate}, expected above 0 to 1")
         if not 0.0 <= self.smoothing < 1.0:
@@ -127,13 +130,13 @@ INPAINT_LIBRARY_RESNET = Preset(
 INPAINT_LIBRARY_UNET = Preset(
     network=UNetSettings(), fit=FitSettings(iterations=3001, learning_rate=0.001, source_channels=1)
 )
-# The notebook of these two looks for a fall every 50 iterations, here every one is watched, as it is for denoising.
 INPAINT_HALF_MISSING = Preset(
-    network=_SMOOTH, fit=FitSettings(iterations=11000, learning_rate=0.001, perturbation=0.03, backtrack_db=5.0)
+    network=_SMOOTH,
+    fit=FitSettings(iterations=11000, learning_rate=0.001, perturbation=0.03, backtrack_db=5.0, backtrack_every=50),
 )
 INPAINT_FEW_KNOWN = Preset(
     network=SkipSettings(down=(16, 32, 64, 128, 128), up=(16, 32, 64, 128, 128), skip=(0,) * 5, downsampling="average"),
-    fit=FitSettings(iterations=1000, backtrack_db=5.0),
+    fit=FitSettings(iterations=1000, backtrack_db=5.0, backtrack_every=50),
 )
 FLASH = Preset(
     network=SkipSettings(

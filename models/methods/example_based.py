@@ -184,7 +184,6 @@ METHODS = (
             paper="Online learning of Xinglu Wang, 2017; blind spots of Krull et al., CVPR 2019",
             licence=LEARNED_LICENCE,
             weights=WEIGHTS[NARROW],
-            gmac_per_megapixel=GMAC_PER_MEGAPIXEL[NARROW],
         ),
         ONLINE,
         network=NARROW,

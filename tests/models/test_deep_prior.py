@@ -262,6 +262,24 @@ def test_a_fall_brings_real_copies_of_the_parameters_back() -> None:
     assert way_back.fell(network, loss=float("nan"))
 
 
+def test_a_fall_is_looked_for_every_so_many_iterations_and_at_once_where_there_is_no_number() -> None:
+    network = untrained(small(), in_channels=4, out_channels=1, seed=0)
+    way_back = picture_fit._WayBack(5.0, every=3)
+    # Looked at: the first, the fourth, and after its fall the fifth; none before the seventh after that.
+    fell = [way_back.fell(network, loss=loss) for loss in (0.01, 0.9, 0.9, 0.9, 0.02, 0.9, float("nan"), 0.9, 0.9)]
+    assert fell == [False, False, False, True, False, False, True, False, True]
+    with pytest.raises(ValueError, match="backtrack_every"):
+        small(backtrack_every=0)
+    every = {name: preset.fit.backtrack_every for name, preset in PUBLISHED.items() if preset.fit.backtrack_db}
+    assert every == {
+        "denoise-sigma-25": 1,
+        "denoise-sigma-50": 1,
+        "jpeg": 1,
+        "inpaint-half-missing": 50,
+        "inpaint-few-known": 50,
+    }
+
+
 def test_each_fall_lowers_the_learning_rate() -> None:
     preset = small(12, backtrack_db=1e-6, backtrack_rate=0.5)
     fitted = picture_fit.PictureFit(

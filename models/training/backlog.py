@@ -234,9 +234,9 @@ NEEDS: tuple[Need, ...] = (
         "python -m models.rl_restore.training agent --data DATA --start-from TOOLS --out AGENT; "
         "python -m models.rl_restore.training joint --data DATA --start-from AGENT --out RUN",
         budget="all three stages: two hours of a busy core",
-        notes="authors: 2,000,000 actions, 200,000 batches. Tools with stronger slight "
-        "faults, as the recipe has now, let a greedy oracle gain 3.35 dB instead of 3.15 before joint training: begin "
-        "with them. An agent trained again after joint training, at 4e-4, paid",
+        notes="authors: 2,000,000 actions, 200,000 batches. Beginning with tools of stronger slight faults, as the "
+        "recipe has now, gained nothing in the end (docs/rl-restore.md): more steps are wanted, of all three stages. "
+        "An agent trained again after joint training, at 4e-4, paid",
     ),
     Need(
         weight="example-external",

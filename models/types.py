@@ -148,7 +148,11 @@ class Gain:
     @property
     def beyond_doubt(self) -> bool:
         """Whether more is expected than it may be off by."""
-        return self.gain_db > self.uncertainty_db
+        return self.beyond(1.0)
+
+    def beyond(self, deviations: float) -> bool:
+        """Whether more is expected than so many times what it may be off by."""
+        return self.gain_db > deviations * self.uncertainty_db
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

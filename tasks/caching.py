@@ -28,7 +28,7 @@ STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "2",
     "estimate": "5",
-    "route": "5",
+    "route": "6",
     "restore": "6",
     "measure": "1",
 }

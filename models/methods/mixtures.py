@@ -21,7 +21,7 @@ from models.estimation.estimate import estimate_with_evidence
 from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, gains_of
-from models.routing.rules import Thresholds, shows_faults_of
+from models.routing.rules import Thresholds, deviations_for_unseen_mixture, shows_faults_of
 from models.routing.treatments import MIXTURE, TREATING_METHODS, TREATMENTS
 from models.routing.trial_evidence import TRIAL_SIDE, trial_corner, trial_evidence
 from models.self_ensemble import VIEWS
@@ -105,8 +105,9 @@ def _shown(gain: Gain, *, estimate: DegradationEstimate) -> bool:
     Without either, 12 of 1,303 regions of 55 clean pictures would be treated, all of them as mixtures; many regions of
     severe mixtures show no part of it.
     """
-    shown = shows_faults_of(estimate, treatment=gain.treatment, thresholds=Thresholds())
-    return shown or (gain.treatment == MIXTURE and gain.beyond_doubt)
+    if shows_faults_of(estimate, treatment=gain.treatment, thresholds=Thresholds()):
+        return True
+    return gain.treatment == MIXTURE and gain.beyond(deviations_for_unseen_mixture(estimate, thresholds=Thresholds()))
 
 
 def _look(

@@ -30,12 +30,13 @@ class Predictions:
     """Expected gains and their deviations, (N, treatments) in dB.
 
     shown: (N, treatments), whether the estimate shows the fault that a treatment is for, of a mixture any; None = it is
-    not asked.
+    not asked. unseen: (N,), how many deviations the gain of a mixture must be worth where none is shown.
     """
 
     gains: FloatArray
     deviations: FloatArray
     shown: npt.NDArray[np.bool_] | None = None
+    unseen: FloatArray | float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ def decide(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np
     if predicted.shown is not None:
         mixture = np.array([treatment == MIXTURE for treatment in TREATMENTS])
         best = np.arange(len(TREATMENTS)) == surely.argmax(axis=1)[:, None]
-        allowed &= predicted.shown | (mixture & best & (predicted.gains > predicted.deviations))
+        enough = np.reshape(predicted.unseen, (-1, 1)) * predicted.deviations
+        allowed &= predicted.shown | (mixture & best & (predicted.gains > enough))
     chosen = np.where(allowed, surely, -np.inf).argmax(axis=1)
     return np.where(allowed.any(axis=1), chosen, -1)
 

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.rules import POLICY as RULES
-from models.routing.rules import RoutingOptions, plan_around, plan_for, shows_faults_of
+from models.routing.rules import RoutingOptions, deviations_for_unseen_mixture, plan_around, plan_for, shows_faults_of
 from models.routing.treatments import MIXTURE
 from models.types import (
     DEFAULT_POLICY,
@@ -119,7 +119,8 @@ class PredictedGain:
 
     two_witnesses: only of treatments whose fault the estimate shows. What is learned may be sure and wrong about a
     texture unlike all it has seen. The parts of a mixture hide each other: one of them must be seen only where another
-    treatment surely brings more, or where the gain expected is no larger than its deviation. With a budget, only of
+    treatment surely brings more, or where the gain expected is no larger than its deviation, or than one and a half of
+    it where the estimate shows no trace of anything. With a budget, only of
     treatments that take no more, and of those that surely bring as much (but for AS_GOOD_DB) the one that takes least.
     """
 
@@ -139,11 +140,12 @@ class PredictedGain:
         surely = self.thresholds.sure_gain_db
         sure = [gain for gain in allowed if surely(gain) > self.thresholds.least_gain_db]
         best = max(sure, key=surely, default=None)
+        enough = deviations_for_unseen_mixture(estimate, thresholds=options.thresholds)
         seen = [
             gain
             for gain in sure
             if not self.two_witnesses
-            or (gain is best and gain.treatment == MIXTURE and gain.beyond_doubt)
+            or (gain is best and gain.treatment == MIXTURE and gain.beyond(enough))
             or shows_faults_of(estimate, treatment=gain.treatment, thresholds=options.thresholds)
         ]
         first = max(seen, key=surely, default=None)

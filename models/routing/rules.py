@@ -45,6 +45,10 @@ class Thresholds:
     blur_sigma_px: float = 0.75
     grain_sigma: float = 0.75
     grainy_blur_sigma_px: float = 1.25
+    trace_noise_sigma: float = 0.25
+    trace_jpeg_quality: float = 98.0
+    trace_blur_sigma_px: float = 0.2
+    untraced_deviations: float = 1.5
     fading: float = 0.45
     fading_with_cast: float = 0.25
     colour_cast: float = 8.0
@@ -283,6 +287,23 @@ def shows_faults_of(estimate: DegradationEstimate, *, treatment: Treatment, thre
     if treatment == MIXTURE:
         return any(shows_faults_of(estimate, treatment=(fault,), thresholds=thresholds) for fault in SINGLE_FAULTS)
     return all(shows_fault(estimate, method_id=method, thresholds=thresholds) for method in treatment)
+
+
+def deviations_for_unseen_mixture(estimate: DegradationEstimate, *, thresholds: Thresholds) -> float:
+    """Return how many deviations the gain of a mixture must be worth where the estimate shows none of its faults.
+
+    One where there is a trace of noise, compression or blur, however unsure: parts of a mixture hide each other.
+    `untraced_deviations` where there is none (docs/decisions/0029).
+    """
+    noise, quality, blur = (
+        measured.value for measured in (estimate.noise_sigma, estimate.jpeg_quality, estimate.blur_sigma_px)
+    )
+    traced = (
+        (noise is not None and noise >= thresholds.trace_noise_sigma)
+        or (quality is not None and quality <= thresholds.trace_jpeg_quality)
+        or (blur is not None and blur >= thresholds.trace_blur_sigma_px)
+    )
+    return 1.0 if traced else thresholds.untraced_deviations
 
 
 def plan_for(

@@ -27,7 +27,7 @@ from models.routing.gain_damage import KINDS
 from models.routing.gain_data import Examples, clean_evidence, make_examples
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, inputs_size
-from models.routing.rules import Thresholds, plan_for, shows_faults_of
+from models.routing.rules import Thresholds, deviations_for_unseen_mixture, plan_for, shows_faults_of
 from models.routing.treatments import TREATING_METHODS, TREATMENTS
 from models.training.export import DATA, current_commit
 from models.types import DegradationEstimate, Estimated, ScratchReport
@@ -90,8 +90,8 @@ def predict(network: GainNetwork, evidence: FloatArray, *, two_witnesses: bool =
     """Return what the networks expect of every row of evidence."""
     with torch.inference_mode():
         gains, deviations = network(torch.from_numpy(evidence))
-    shown = shown_by(evidence) if two_witnesses else None
-    return Predictions(gains=gains.numpy(), deviations=deviations.numpy(), shown=shown)
+    predicted = Predictions(gains=gains.numpy(), deviations=deviations.numpy())
+    return witnessed(predicted, evidence) if two_witnesses else predicted
 
 
 def calibrate(network: GainNetwork, held_back: Examples, *, clean: FloatArray) -> GainThresholds:
@@ -119,7 +119,7 @@ def ridge(examples: Examples, held_back: Examples, *, weight: float = 1.0) -> Pr
     deviation = np.std(known @ solved - target, axis=0)
     expected = (terms(held_back.evidence) @ solved).astype(np.float32)
     spread = np.broadcast_to(deviation, expected.shape).astype(np.float32)
-    return Predictions(gains=expected, deviations=spread, shown=shown_by(held_back.evidence))
+    return witnessed(Predictions(gains=expected, deviations=spread), held_back.evidence)
 
 
 def estimates_of(evidence: FloatArray) -> list[DegradationEstimate]:
@@ -143,14 +143,15 @@ def rules_choice(evidence: FloatArray) -> npt.NDArray[np.int64]:
     return np.array([TREATING_METHODS.index(plan.steps[0].method_id) if plan.steps else -1 for plan in plans])
 
 
-def shown_by(evidence: FloatArray) -> npt.NDArray[np.bool_]:
-    """Return of every row of evidence and every treatment whether the estimate shows its fault, (N, treatments)."""
-    limits = Thresholds()
-    rows = [
+def witnessed(predicted: Predictions, evidence: FloatArray) -> Predictions:
+    """Return predictions with what the estimate of every row of evidence says to each treatment."""
+    limits, estimates = Thresholds(), estimates_of(evidence)
+    shown = [
         [shows_faults_of(estimate, treatment=treatment, thresholds=limits) for treatment in TREATMENTS]
-        for estimate in estimates_of(evidence)
+        for estimate in estimates
     ]
-    return np.array(rows)
+    unseen = [deviations_for_unseen_mixture(estimate, thresholds=limits) for estimate in estimates]
+    return replace(predicted, shown=np.array(shown), unseen=np.array(unseen, np.float32))
 
 
 def mean_error_db(predicted: Predictions, gains: FloatArray) -> float:

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from flows.commands.console import print_json
 
+# Below so many columns, papers and licences would make a dozen lines of every method.
+_WIDE = 140
 _SUMMARY = (
     "SELECT run_id, collection, status, count(*) AS images, round(sum(seconds), 1) AS seconds FROM images "
     "GROUP BY ALL ORDER BY run_id, collection, status"
@@ -29,15 +31,21 @@ def show_methods(*, as_json: bool) -> None:
         print_json(cards)
         return
     # A name is there to be typed: where a terminal is narrow it is folded, not cut.
-    name = Column("method", overflow="fold", min_width=24)
-    table = Table(name, "for", "title", "source", "GMAC/MP", "licence")
+    console = Console()
+    wide = console.width >= _WIDE
+    name = Column("method", overflow="fold", min_width=22)
+    purposes, cost_of_it = Column("for", max_width=None if wide else 14), Column("GMAC/MP", min_width=7)
+    table = Table(
+        name, purposes, Column("title", overflow="fold"), cost_of_it, *(("source", "licence") if wide else ())
+    )
     for card in cards:
         cost = card["gmac_per_megapixel"]
         purpose = card["purpose"] + (" (only if asked for)" if card["opt_in"] else "")
-        table.add_row(
-            card["id"], purpose, card["title"], card["paper"], "–" if cost is None else f"{cost:.0f}", card["licence"]
-        )
-    Console().print(table)
+        origin = (card["paper"], card["licence"]) if wide else ()
+        table.add_row(card["id"], purpose, card["title"], "–" if cost is None else f"{cost:.0f}", *origin)
+    console.print(table)
+    if not wide:
+        print(f"Sources and licences: in a terminal of {_WIDE} columns, or with --json.")
     for card in cards:
         if card["unavailable"]:
             print(f"{card['id']} cannot be used yet: {card['unavailable']}")

@@ -180,6 +180,18 @@ def test_a_narrow_terminal_cuts_no_method_s_name(
     assert missing == []
 
 
+@pytest.mark.parametrize(("columns", "told"), [("80", False), ("160", True)])
+def test_a_wide_terminal_shows_sources_and_licences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, told: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    show_methods(as_json=False)
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].endswith("┓")  # nothing is cut off at the right
+    assert ("licence" in printed.splitlines()[1]) == told
+    assert ("with --json" in printed) != told
+
+
 def test_inspect_writes_nothing_and_plans(archive: Path) -> None:
     before = sorted(path for path in archive.parent.rglob("*"))
     result = RUNNER.invoke(app, ["inspect", str(archive), "--json", "--device", "cpu", "--strength", "deblur=0"])

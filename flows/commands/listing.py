@@ -30,9 +30,9 @@ def show_methods(*, as_json: bool) -> None:
     if as_json:
         print_json(cards)
         return
-    # A name is there to be typed: where a terminal is narrow it is folded, not cut.
     console = Console()
     wide = console.width >= _WIDE
+    # A name is there to be typed: where a terminal is narrow it is folded, not cut.
     name = Column("method", overflow="fold", min_width=22)
     purposes, cost_of_it = Column("for", max_width=None if wide else 14), Column("GMAC/MP", min_width=7)
     table = Table(

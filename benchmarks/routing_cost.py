@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from models.degradations.recipes import get_recipe
 from models.estimation.estimate import estimate_with_evidence
+from models.routing.assess import report_in_memory
 from models.routing.gains import predict_gains
 from models.routing.policies import get_policy
 from models.routing.rules import RoutingOptions
@@ -33,7 +34,7 @@ from models.routing.trials import with_trials
 from models.run import Runner, RunSettings
 from models.scratches.detector import detect, load_detector, mask_for_filling, shipped_settings
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
-from models.types import DEFAULT_POLICY, Estimated, ScratchReport
+from models.types import DEFAULT_POLICY, Estimated
 
 Picture = npt.NDArray[np.uint8]
 FOLDER, SIDES = Path("train", "photos_1024"), (512, 1024)
@@ -84,15 +85,7 @@ def measured(image: Picture, *, detector: Any, runner: Runner) -> tuple[Clock, b
         "scratches", lambda: detect(image, network=detector, device=runner.device, settings=settings)
     )
     mask = mask_for_filling(scratched) if scratched.components else None
-    scratches = ScratchReport(
-        coverage=scratched.coverage,
-        components=scratched.components,
-        confidence=scratched.confidence,
-        threshold=settings.thresholds.high,
-        mask=None if mask is None else "in memory",
-        mask_sha256=None,
-        detector="in memory",
-    )
+    scratches = report_in_memory(scratched, settings=settings)
     estimate, evidence = clock.time(
         "estimate",
         lambda: estimate_with_evidence(

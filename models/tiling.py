@@ -87,8 +87,16 @@ def tile_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int
 
 
 def _axis(length: int, *, tile: int, overlap: int, multiple: int) -> tuple[int, tuple[int, ...]]:
-    """Return the tiles' size and their starts: as few as `tile` allows, and no larger than so many have to be."""
+    # A cross-fade needs an overlap of its own on either side.
     most = math.ceil(max(tile, 2 * overlap, overlap + multiple) / multiple) * multiple
+    return evenly_cut(length, most=most, overlap=overlap, multiple=multiple)
+
+
+def evenly_cut(length: int, *, most: int, overlap: int, multiple: int) -> tuple[int, tuple[int, ...]]:
+    """Return the size of the tiles along a side and their starts: as few as `most` allows, no larger than so many need.
+
+    Size and starts are multiples of `multiple`, and so must `most` be, which is at least `overlap` + `multiple`.
+    """
     if length <= most:
         return math.ceil(length / multiple) * multiple, (0,)
     largest_step = (most - overlap) // multiple * multiple

@@ -16,7 +16,7 @@ from models.routing.rules import RoutingOptions
 from models.routing.trial_evidence import trial_window
 from models.routing.trials import with_trials
 from models.run import Runner
-from models.scratches.detector import detect, mask_for_filling, shipped_settings
+from models.scratches.detector import DetectorSettings, ScratchDetection, detect, mask_for_filling, shipped_settings
 from models.types import DEFAULT_POLICY, DegradationEstimate, Estimated, Plan, ScratchReport
 
 
@@ -46,16 +46,7 @@ def assess(
     settings = shipped_settings()
     found = detect(image, network=detector, device=runner.device, settings=settings)
     mask = mask_for_filling(found) if found.components else None
-    scratches = ScratchReport(
-        coverage=found.coverage,
-        components=found.components,
-        confidence=found.confidence,
-        threshold=settings.thresholds.high,
-        # Routing asks whether there is a mask, and never reads it.
-        mask=None if mask is None else "in memory",
-        mask_sha256=None,
-        detector="in memory",
-    )
+    scratches = report_in_memory(found, settings=settings)
     estimate, evidence = estimate_with_evidence(
         image,
         scratch_mask=mask,
@@ -66,3 +57,17 @@ def assess(
     chosen = policy or get_policy(DEFAULT_POLICY)
     plan = chosen.plan(estimate, scratches, options=RoutingOptions(), gains=predict_gains(tried))
     return Assessment(mask=mask, scratches=scratches, estimate=estimate, plan=plan)
+
+
+def report_in_memory(found: ScratchDetection, *, settings: DetectorSettings) -> ScratchReport:
+    """Return the record of a search whose mask is written nowhere."""
+    return ScratchReport(
+        coverage=found.coverage,
+        components=found.components,
+        confidence=found.confidence,
+        threshold=settings.thresholds.high,
+        # Routing asks whether there is a mask, and never reads it.
+        mask="in memory" if found.components else None,
+        mask_sha256=None,
+        detector="in memory",
+    )

@@ -120,8 +120,8 @@ class PredictedGain:
     two_witnesses: only of treatments whose fault the estimate shows. What is learned may be sure and wrong about a
     texture unlike all it has seen. The parts of a mixture hide each other: one of them must be seen only where another
     treatment surely brings more, or where the gain expected is no larger than its deviation, or than one and a half of
-    it where the estimate shows no trace of anything. With a budget, only of
-    treatments that take no more, and of those that surely bring as much (but for AS_GOOD_DB) the one that takes least.
+    it where the estimate shows no trace of anything. With a budget, only of treatments that take no more, and of those
+    that surely bring as much (but for AS_GOOD_DB) the one that takes least.
     """
 
     thresholds: GainThresholds = field(default_factory=_shipped_thresholds)

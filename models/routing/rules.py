@@ -261,6 +261,11 @@ def _treatment(finding: _Finding) -> tuple[Step, ...]:
     return tuple(step for step in (condition(finding) for condition in faults) if step is not None)
 
 
+def _levels(estimate: DegradationEstimate) -> tuple[float | None, float | None, float | None]:
+    """Return σ of the noise, quality of the JPEG and σ of the blur, however unsure."""
+    return estimate.noise_sigma.value, estimate.jpeg_quality.value, estimate.blur_sigma_px.value
+
+
 def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Thresholds) -> bool:
     """Whether the fault that a method treats is estimated strong enough to be seen, however unsure.
 
@@ -269,9 +274,7 @@ def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Th
 
     True for a method against mixtures, whose parts hide each other, and for every other one.
     """
-    noise, quality, blur = (
-        measured.value for measured in (estimate.noise_sigma, estimate.jpeg_quality, estimate.blur_sigma_px)
-    )
+    noise, quality, blur = _levels(estimate)
     grainy = noise is not None and noise >= thresholds.grain_sigma
     soft_px = thresholds.grainy_blur_sigma_px if grainy else thresholds.blur_sigma_px
     seen = {
@@ -295,9 +298,7 @@ def deviations_for_unseen_mixture(estimate: DegradationEstimate, *, thresholds: 
     One where there is a trace of noise, compression or blur, however unsure: parts of a mixture hide each other.
     `untraced_deviations` where there is none (docs/decisions/0029).
     """
-    noise, quality, blur = (
-        measured.value for measured in (estimate.noise_sigma, estimate.jpeg_quality, estimate.blur_sigma_px)
-    )
+    noise, quality, blur = _levels(estimate)
     traced = (
         (noise is not None and noise >= thresholds.trace_noise_sigma)
         or (quality is not None and quality <= thresholds.trace_jpeg_quality)

@@ -15,6 +15,7 @@ from torch import nn
 from models.device import resolve_precision
 from models.scratches.hysteresis import Thresholds, grow_mask
 from models.scratches.network import SIZE_MULTIPLE, ScratchUNet, prepare_for_inference
+from models.tiling import evenly_cut
 from models.types import TILE_PX
 from models.weights import load_card, load_weights
 
@@ -166,14 +167,9 @@ def _check(image: NDArray[Any], *, tile: int, overlap: int) -> None:
 def spans_of(length: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:
     """Cut `length` into spans (start, stop, keep from, keep to); neighbours share `overlap` and meet in its middle.
 
-    As few spans as a tile allows, all of about the same length: 1300 px are three of 480, not three of 576. All starts
-    are multiples of 16, since the network's statistics live on cells of 16 pixels.
+    All starts are multiples of 16, since the network's statistics live on cells of 16 pixels.
     """
-    if length <= tile:
-        return [(0, length, 0, length)]
-    count = -(-(length - overlap) // (tile - overlap))
-    size = -(-(length + (count - 1) * overlap) // (count * SIZE_MULTIPLE)) * SIZE_MULTIPLE
-    starts = [index * (size - overlap) for index in range(count)]
+    size, starts = evenly_cut(length, most=tile, overlap=overlap, multiple=SIZE_MULTIPLE)
     meeting = [0, *(start + overlap // 2 for start in starts[1:]), length]
     return [
         (start, min(start + size, length), keep_from, keep_to)

@@ -53,15 +53,15 @@ class BatchesAhead:
 
         Whatever the making of a batch raises is raised here.
         """
-        if self._pool is None:
-            example, rng = self._made(step * self._turns + turn)
-            return on_device(example, self._device), rng
         index = step * self._turns + turn
+        example, rng = self._made(index) if self._pool is None else self._awaited(index, self._pool)
+        return on_device(example, self._device), rng
+
+    def _awaited(self, index: int, pool: ThreadPoolExecutor) -> tuple[Example, np.random.Generator]:
         for coming in range(index, index + self._ahead + 1):
             if coming not in self._coming:
-                self._coming[coming] = self._pool.submit(self._made, coming)
-        example, rng = self._coming.pop(index).result()
-        return on_device(example, self._device), rng
+                self._coming[coming] = pool.submit(self._made, coming)
+        return self._coming.pop(index).result()
 
     def _made(self, index: int) -> tuple[Example, np.random.Generator]:
         step, turn = divmod(index, self._turns)

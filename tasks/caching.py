@@ -26,7 +26,7 @@ _TRIED = frozenset(chain.from_iterable(TREATMENTS))
 # In the order of the flow. Raise a step's version whenever its code gives another result for the same inputs.
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
-    "detect": "2",
+    "detect": "3",
     "estimate": "5",
     "route": "6",
     "restore": "6",
@@ -37,7 +37,7 @@ STEP_VERSIONS: dict[str, str] = {
 _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "ingest": lambda job: [job["source"], job["shard"]["content_sha256"], job["duplicates"], job["options"]["limits"]],
     "detect": lambda job: [
-        *(job["identities"][name] for name in ("detector", "device", "precision")),
+        *(job["identities"][name] for name in ("detector", "detector_settings", "device", "precision")),
         job["options"]["scratch_threshold"],
     ],
     # What treatments would bring is found by trying them.

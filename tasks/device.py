@@ -40,6 +40,7 @@ def identify(options: RestoreOptions, *, code_version: str) -> Identities:
     from models.registry import METHODS
     from models.routing.gains import WEIGHTS as GAINS
     from models.scratches.detector import WEIGHTS_NAME as DETECTOR
+    from models.scratches.detector import shipped_settings
     from models.weights import weights_sha256
 
     chosen = runner(options.device, options.precision, options.tile)
@@ -47,6 +48,7 @@ def identify(options: RestoreOptions, *, code_version: str) -> Identities:
         detector=weights_sha256(DETECTOR),
         estimator=weights_sha256(ESTIMATOR),
         gains=weights_sha256(GAINS),
+        detector_settings=repr(shipped_settings()),
         methods=tuple(sorted((method.card.id, chosen.weights_sha256(method.card.id)) for method in METHODS)),
         device=chosen.device,
         precision=chosen.precision,

@@ -72,7 +72,10 @@ class RestoreOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identities:
-    """What computed the results: sha256s of the weights, resolved device and number format, version of the program."""
+    """What computed the results: sha256s of the weights, resolved device and number format, version of the program.
+
+    detector_settings: the thresholds of the scratch detector, which stand on its card and not in its weights.
+    """
 
     detector: str
     estimator: str
@@ -81,6 +84,7 @@ class Identities:
     precision: str
     code_version: str
     gains: str = ""
+    detector_settings: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Scratch detection measured: how much of seeded damage is found, and how much of clean pictures is marked for nothing.
 
 Damaged: 30 held-back photographs with drawn marks and held-back overlays, once without and once with stains and holes,
-as they are and after ageing. Clean: CBSD68, Set5 and Set14. No threshold is chosen here.
+as they are, after ageing, and in a finer scan; and as dark, grainy prints. Clean: CBSD68, Set5 and Set14. No threshold
+is chosen here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from models.benchmarking.code_identity import code_sha256
 from models.degradations.scratches import DamageSettings
-from models.scratches.detector import WEIGHTS_NAME, detect, load_detector, shipped_settings
+from models.scratches.detector import WEIGHTS_NAME, detect, load_detector, probability_map, shipped_settings
 from models.scratches.evaluation import (
     CONSPICUOUS,
     STRIKING,
@@ -27,16 +29,25 @@ from models.scratches.evaluation import (
     Overlap,
     evaluation_pictures,
     marks_only,
+    print_pictures,
 )
-from models.scratches.synthesis import load_split, split_files
+from models.scratches.hysteresis import grow_mask
+from models.scratches.synthesis import TrainingData, load_split, split_files
 from models.weights import load_card
 
 SEED = 11
 # "marks" leaves stains and holes out.
 SETS: dict[str, DamageSettings] = {"marks": marks_only(DamageSettings()), "damaged": DamageSettings()}
+PRINTS = "prints"
+FINER = 4
+FINE = f"marks, {FINER} times finer"
 CLEAN_SETS = ("CBSD68", "Set5", "Set14")
-LEARNED, TOP_HAT = "scratch-detector", "top-hat"
-TITLES = {LEARNED: "Lacuna's trained detector", TOP_HAT: "White and black top-hat, Otsu's threshold"}
+LEARNED, NATIVE, TOP_HAT = "scratch-detector", "scratch-detector-native", "top-hat"
+TITLES = {
+    LEARNED: "Lacuna's trained detector",
+    NATIVE: "The same, at native resolution alone",
+    TOP_HAT: "White and black top-hat, Otsu's threshold",
+}
 Detector = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
 
 
@@ -69,7 +80,7 @@ def check_detector(detector_id: str) -> None:
 def detector_identity(detector_id: str) -> tuple[str, str, str | None, str]:
     """Return (id, sha256 of the code, sha256 of the weights, thresholds): what figures depend on besides pictures."""
     code = code_sha256(Path(inspect.getfile(DetectionRow)))
-    if detector_id != LEARNED:
+    if detector_id == TOP_HAT:
         return detector_id, code, None, ""
     return detector_id, code, load_card(WEIGHTS_NAME).sha256, repr(shipped_settings())
 
@@ -86,16 +97,12 @@ def measure_detector(detector_id: str, *, data: Path, device: str, limit: int | 
     limit: only the first so many pictures of each set. Raises ValueError and FileNotFoundError.
     """
     check_detector(detector_id)
-    find = top_hat if detector_id == TOP_HAT else _learned(device)
+    find = top_hat if detector_id == TOP_HAT else _learned(device, native=detector_id == NATIVE)
     tallies: dict[str, _Tally] = {}
-    for set_name, damage in SETS.items():
-        pictures = evaluation_pictures(load_split(data, "heldback"), seed=SEED, damage=damage)
-        for index, picture in enumerate(pictures):
-            if limit is not None and index >= 3 * limit:
-                break
-            probability, mask = find(picture.image)
-            for group, judged in _groups(set_name, picture):
-                tallies.setdefault(group, _Tally()).add(judged, probability=probability, mask=mask)
+    for set_name, picture in _pictures(load_split(data, "heldback"), limit=limit):
+        probability, mask = find(picture.image)
+        for group, judged in _groups(set_name, picture):
+            tallies.setdefault(group, _Tally()).add(judged, probability=probability, mask=mask)
     for path in clean_pictures(data, limit=limit):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if image is None:
@@ -105,13 +112,28 @@ def measure_detector(detector_id: str, *, data: Path, device: str, limit: int | 
     return [tally.row(detector_id, name) for name, tally in tallies.items()]
 
 
+def _pictures(held_back: TrainingData, *, limit: int | None) -> Iterator[tuple[str, EvaluationPicture]]:
+    """Yield every picture that detectors are shown, with the name of its set."""
+    for name, damage in SETS.items():
+        # Three of every photograph, and two of it as a print.
+        pictures = evaluation_pictures(held_back, seed=SEED, damage=damage)
+        for picture in islice(pictures, None if limit is None else 3 * limit):
+            yield name, picture
+            if name == "marks" and picture.mask.any() and not picture.aged:
+                yield FINE, picture.finer(FINER)
+    for picture in islice(print_pictures(held_back, seed=SEED), None if limit is None else 2 * limit):
+        yield PRINTS, picture
+
+
 def _groups(set_name: str, picture: EvaluationPicture) -> Iterator[tuple[str, EvaluationPicture]]:
     if not picture.mask.any():
         # Nothing to be found, whether it was aged or not: the same question.
-        yield "intact", picture
+        yield f"{PRINTS}, intact" if set_name == PRINTS else "intact", picture
         return
-    name = f"{set_name}, aged" if picture.aged else set_name
+    name = f"{set_name}, aged" if picture.aged and set_name != PRINTS else set_name
     yield name, picture
+    if set_name == FINE:
+        return
     yield f"{name}, conspicuous", picture.from_contrast(CONSPICUOUS)
     yield f"{name}, striking", picture.from_contrast(STRIKING)
 
@@ -153,14 +175,18 @@ def top_hat(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.boo
     return np.asarray(score, np.uint8), np.asarray(mask > 0)
 
 
-def _learned(device: str) -> Detector:
+def _learned(device: str, *, native: bool) -> Detector:
     network, settings = load_detector(device), shipped_settings()
 
     def find(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         found = detect(image, network=network, device=device, settings=settings)
         return found.probability, found.mask
 
-    return find
+    def find_at_native_resolution(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        probability = probability_map(image, network=network, device=device)
+        return probability, grow_mask(probability, settings.thresholds).mask
+
+    return find_at_native_resolution if native else find
 
 
 def clean_pictures(data: Path, *, limit: int | None = None) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ class DamageSettings:
     weights: relative frequency of each kind of layer in `LAYERS`. layers_min/max: how many layers are drawn.
     light_share: share of the layers lighter than the picture. scale_min/max: factor on widths and radii (log-uniform).
     change_threshold: smallest visible change, in [0, 1]. coverage_threshold: smallest opacity times coverage.
+    lifted_share: share of the light layers that are lifted emulsion (`lay_lifted`).
     overlay_radius_max_px: overlays are scaled so that no solid part of them has a larger radius.
     """
 
@@ -47,6 +49,7 @@ class DamageSettings:
     change_threshold: float = 4 / 255
     coverage_threshold: float = 0.1
     overlay_radius_max_px: float = 14.0
+    lifted_share: float = 0.0
 
     def __post_init__(self) -> None:
         unknown = [kind for kind, _ in self.weights if kind not in LAYERS]
@@ -146,6 +149,40 @@ def lay_damage(
     return blend_layer(image, alpha, layer, blend=blend), alpha, blend, opacity, value
 
 
+def lay_lifted(
+    image: FloatArray, coverage: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray, Blend, float, float]:
+    """Lay a layer down as emulsion that broke, curled up and fell off: rough white paper, and a shadow at its side.
+
+    Remnants of the picture stay on the paper, the paper's fibres are as fine as the pixels, and what is wide may be
+    white at its edges alone, where the emulsion stands up. Returns what `lay_damage` does; the alpha is that of paper
+    and shadow.
+    """
+    shape = _shape(coverage)
+    shift, reach = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.7, 2.6))
+    move = np.array([[1, 0, reach * np.cos(shift)], [0, 1, reach * np.sin(shift)]], np.float32)
+    shadow = cv2.GaussianBlur(cv2.warpAffine(coverage, move, shape[::-1]), (0, 0), float(rng.uniform(0.5, 1.3)))
+    shadow = np.float32(rng.uniform(0.0, 0.75)) * np.clip(shadow - coverage, 0, 1)
+    fibres = rng.uniform(0.02, 0.16) * rng.standard_normal(shape, dtype=np.float32)
+    fibres += rng.uniform(0.0, 0.12) * smooth_noise(shape, rng, cell=float(rng.uniform(1.2, 5)))
+    value = float(rng.uniform(0.6, 1.0))
+    paper = np.clip(np.float32(value) + fibres, 0, 1).astype(np.float32)
+    if rng.random() < 0.4:
+        depth = cv2.distanceTransform((coverage > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+        inside = np.clip((depth - rng.uniform(1.0, 2.0)) / rng.uniform(0.7, 2.0), 0, 1)
+        inside *= np.float32(rng.uniform(0.4, 1.0))
+        shown = image.mean(axis=2) if image.ndim == 3 else image
+        below = shown if rng.random() < 0.5 else np.float32(rng.uniform(0.0, 0.7))
+        paper = np.asarray(paper + inside * (below - paper), np.float32)
+    remnants = smooth_noise(shape, rng, cell=float(rng.uniform(1.2, 4)))
+    gone = np.clip(1.5 + remnants - rng.uniform(0.0, 1.6), 0, 1)
+    opacity = float(rng.uniform(0.75, 1.0))
+    alpha = np.asarray(coverage * gone * np.float32(opacity), np.float32)
+    shaded = blend_layer(image, np.asarray(shadow, np.float32), 0.0, blend="paint")
+    laid = blend_layer(shaded, alpha, paper, blend="paint")
+    return laid, np.asarray(np.maximum(alpha, shadow), np.float32), "paint", opacity, value
+
+
 def check_image(image: FloatArray) -> None:
     """Raise ValueError unless `image` is (height, width) or (height, width, 3) float."""
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.dtype.kind != "f":
@@ -187,14 +224,17 @@ def damage_image(
         scale = float(np.exp(rng.uniform(np.log(settings.scale_min), np.log(settings.scale_max))))
         coverage = LAYERS[kind]((height, width), rng, scale=scale)
         light = bool(rng.random() < (0.97 if kind in ("folds", "holes") else settings.light_share))
-        damaged, alpha, blend, opacity, value = lay_damage(
-            damaged,
-            coverage,
-            rng,
-            light=light,
-            opacity_min=0.9 if kind == "holes" else settings.opacity_min,
-            torn=kind == "holes",
-        )
+        if light and settings.lifted_share and rng.random() < settings.lifted_share:
+            damaged, alpha, blend, opacity, value = lay_lifted(damaged, coverage, rng)
+        else:
+            damaged, alpha, blend, opacity, value = lay_damage(
+                damaged,
+                coverage,
+                rng,
+                light=light,
+                opacity_min=0.9 if kind == "holes" else settings.opacity_min,
+                torn=kind == "holes",
+            )
         total = np.maximum(total, alpha)
         draws.append(
             DamageDraw(

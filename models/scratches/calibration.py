@@ -1,13 +1,17 @@
 """Chooses the thresholds on held-back training pictures and writes the weights with their card.
 
-``python -m models.scratches.calibration --data DIR --checkpoint-folder DIR [--weights-folder DIR]``
+``python -m models.scratches.calibration --data DIR [--checkpoint-folder DIR] [--weights-folder DIR]``
+
+Without a checkpoint the thresholds of the shipped weights are chosen anew, and those on their card replaced.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,13 +19,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.scratches.detector import WEIGHTS_NAME, probability_map
-from models.scratches.evaluation import CONSPICUOUS, EvaluationPicture, Histogram, Overlap, evaluation_pictures
-from models.scratches.hysteresis import Thresholds, grow_mask
+from models.scratches.detector import WEIGHTS_NAME, load_detector, merged, probability_map, probability_maps
+from models.scratches.evaluation import (
+    CONSPICUOUS,
+    EvaluationPicture,
+    Histogram,
+    Overlap,
+    evaluation_pictures,
+    print_pictures,
+)
+from models.scratches.hysteresis import Thresholds
 from models.scratches.network import prepare_for_inference
 from models.scratches.synthesis import TrainingData, load_split
 from models.scratches.training import averaged_network
-from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights
+from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights, update_metrics
 
 _COMMAND = (
     "python -m models.scratches.training --data DATA "
@@ -32,7 +43,8 @@ _COMMAND = (
     "python -m models.scratches.calibration --data DATA --checkpoint-folder C; "
     "lacuna benchmark run scratch-detection --data DATA --destination RESULTS; python -m benchmarks.cards RESULTS"
 )
-Measured: TypeAlias = list[tuple[EvaluationPicture, NDArray[np.uint8]]]
+# Pictures with the probabilities that were seen at each resolution.
+Measured: TypeAlias = list[tuple[EvaluationPicture, Sequence[NDArray[np.uint8]]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +77,14 @@ def choose_thresholds(
         if low > high:
             continue
         thresholds = Thresholds(high=high, low=low, smallest_px=smallest)
-        marked = np.array([grow_mask(probability, thresholds).mask.mean() for _, probability in intact])
+        marked = np.array([merged(seen, thresholds)[1].mask.mean() for _, seen in intact])
         spoilt = float((marked > settings.intact_share_max).mean())
         mean = np.minimum(marked, settings.intact_share_max).mean()
         if mean > settings.intact_mean_max or spoilt > settings.spoilt_max:
             continue
         overlap = Overlap()
-        for picture, probability in damaged:
-            overlap.add(grow_mask(probability, thresholds).mask, picture.from_contrast(CONSPICUOUS))
+        for picture, seen in damaged:
+            overlap.add(merged(seen, thresholds)[1].mask, picture.from_contrast(CONSPICUOUS))
         figures = {
             "f1": overlap.f1,
             "precision": overlap.precision,
@@ -91,8 +103,9 @@ def choose_thresholds(
 def calibrate_confidence(measured: Measured, thresholds: Thresholds, *, bins: int = 8) -> list[tuple[float, float]]:
     """Return rising (mean probability, share of really damaged area) pairs over the components found in `measured`."""
     means, shares, areas = [], [], []
-    for picture, probability in measured:
-        found = grow_mask(probability, thresholds).mask
+    for picture, seen in measured:
+        probability, components, _ = merged(seen, thresholds)
+        found = components.mask
         # The rim of a mark is no false alarm: truth is taken one pixel wider.
         truth = cv2.dilate(picture.mask.view(np.uint8), np.ones((3, 3), np.uint8))
         count, labels = cv2.connectedComponents(found.view(np.uint8), connectivity=8)
@@ -131,21 +144,23 @@ def _rising(points: list[list[float]]) -> list[tuple[float, float]]:
 
 def calibrate(network: Any, data: TrainingData, *, settings: CalibrationSettings) -> dict[str, Any]:
     """Return the `shipped_settings` and `calibration` entries of a card's metrics for `network`."""
+    look = partial(probability_map, network=network)
     histogram = Histogram()
     damaged: Measured = []
     intact: Measured = []
-    for picture in evaluation_pictures(data, seed=settings.seed):
-        probability = probability_map(picture.image, network=network)
+    drawn = (evaluation_pictures(data, seed=settings.seed), print_pictures(data, seed=settings.seed))
+    for picture in chain(*drawn):
+        seen = probability_maps(picture.image, look)
         if picture.mask.any():
-            histogram.add(probability, picture.from_contrast(CONSPICUOUS))
-            damaged.append((picture, probability))
+            histogram.add(seen[0], picture.from_contrast(CONSPICUOUS))
+            damaged.append((picture, seen))
         else:
-            intact.append((picture, probability))
+            intact.append((picture, seen))
     for whole in data.photographs:
         nothing = np.zeros(whole.shape, np.bool_)
         none = np.full(whole.shape, np.inf, np.float32)
         picture = EvaluationPicture(image=whole, mask=nothing, counts=~nothing, contrast=none, aged=False)
-        intact.append((picture, probability_map(whole, network=network)))
+        intact.append((picture, probability_maps(whole, look)))
     thresholds, figures = choose_thresholds(damaged, intact, settings=settings)
     return {
         "shipped_settings": {
@@ -180,7 +195,7 @@ def make_card(*, steps: int, seed: int, metrics: dict[str, Any]) -> WeightCard:
         notes="Trained on synthetic damage only; short of its aim (ROC AUC 0.98). Damage on texture and faint marks "
         "are missed; foliage, rough stone and railings can be marked. Thresholds were chosen on 20 photographs and 39 "
         "overlays kept out of the training. The first 6,674 steps ran with the code of commit 877c907, those up to "
-        "13,000 with that of 15270ed; the steps of the card are those of the last stage.",
+        "13,000 with that of 15270ed, B and C with that of ff65015; the steps of the card are those of the last stage.",
     )
 
 
@@ -188,14 +203,20 @@ def main() -> None:
     """Command line: calibrate the averaged network of a checkpoint and write weights and card."""
     parser = argparse.ArgumentParser(description="Calibrate the scratch detector and write its weights.")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--checkpoint-folder", type=Path, required=True)
+    parser.add_argument("--checkpoint-folder", type=Path, help="of a training; the shipped weights if not given")
     parser.add_argument("--weights-folder", type=Path, default=WEIGHTS_FOLDER)
     arguments = parser.parse_args()
+    data = load_split(arguments.data, "calibration")
+    if arguments.checkpoint_folder is None:
+        metrics = calibrate(load_detector(), data, settings=CalibrationSettings())
+        update_metrics(WEIGHTS_NAME, metrics, folder=arguments.weights_folder)
+        print(metrics)
+        return
     network, steps, seed = averaged_network(arguments.checkpoint_folder / "checkpoint.pt")
     prepare_for_inference(network)
     # What is calibrated is what is shipped: weights rounded to half precision.
     network.half().float()
-    metrics = calibrate(network, load_split(arguments.data, "calibration"), settings=CalibrationSettings())
+    metrics = calibrate(network, data, settings=CalibrationSettings())
     card = make_card(steps=steps, seed=seed, metrics=metrics)
     save_weights(dict(network.state_dict()), card=card, folder=arguments.weights_folder)
     print(metrics)

@@ -1,8 +1,13 @@
-"""Finds scratches, cracks, folds, dust and holes in a picture of any size, tile by tile, at its native resolution."""
+"""Finds scratches, cracks, folds, dust and holes in a picture of any size, tile by tile.
+
+It is looked at in its native resolution, and a large one at half, a quarter … of it, too (`models.scratches.pyramid`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,13 +18,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.device import resolve_precision
-from models.scratches.hysteresis import Thresholds, grow_mask
+from models.scratches.hysteresis import Components, Thresholds, grow_mask
 from models.scratches.network import SIZE_MULTIPLE, ScratchUNet, prepare_for_inference
+from models.scratches.pyramid import add_copy, coarser_factors, grey_of, halved
 from models.tiling import evenly_cut
 from models.types import TILE_PX
 from models.weights import load_card, load_weights
 
 WEIGHTS_NAME = "scratch_detector"
+_ALL = Thresholds(high=1 / 255, low=1 / 255, smallest_px=1, largest_share=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +44,8 @@ class DetectorSettings:
 class ScratchDetection:
     """What was found in one picture.
 
-    probability: (H, W) uint8, 255 = surely damaged. mask: (H, W) bool, True = damaged, not dilated.
+    probability: (H, W) uint8, 255 = surely damaged. mask: (H, W) bool, True = damaged, not dilated. rim: (H, W) bool,
+    the mask and what lies so near the marks of coarser copies that filling must take it, too; None = no copies.
     coverage: share of the pixels in the mask, in [0, 1]. components: how many separate marks.
     confidence: with marks, the chance that they are real damage (calibrated, weighted by area); without any, 1 minus
     the highest probability seen.
@@ -48,6 +56,7 @@ class ScratchDetection:
     coverage: float
     components: int
     confidence: float
+    rim: NDArray[np.bool_] | None = None
 
 
 def load_detector(device: str | torch.device = "cpu") -> nn.Module:
@@ -98,12 +107,12 @@ def detect(
 ) -> ScratchDetection:
     """Return the damage found in `image` (H, W) or (H, W, 3), uint8 or uint16, sRGB; a memory map is read by tiles.
 
-    `tile` and `overlap` are in pixels; memory is bounded by the tile apart from the two outputs. Raises ValueError
-    for other shapes or types.
+    `tile` and `overlap` are in pixels; memory is bounded by the tile apart from the two outputs and coarser copies.
+    Raises ValueError for other shapes or types.
     """
     settings = settings or shipped_settings()
-    probability = probability_map(image, network=network, device=device, tile=tile, overlap=overlap)
-    found = grow_mask(probability, settings.thresholds)
+    look = partial(probability_map, network=network, device=device, tile=tile, overlap=overlap)
+    probability, found, rim = merged(probability_maps(image, look), settings.thresholds)
     if len(found.areas):
         known, real = zip(*settings.calibration, strict=True)
         confidence = float(np.average(np.interp(found.probabilities, known, real), weights=found.areas))
@@ -115,6 +124,7 @@ def detect(
         coverage=float(found.areas.sum()) / probability.size,
         components=len(found.areas),
         confidence=confidence,
+        rim=rim,
     )
 
 
@@ -124,7 +134,42 @@ def mask_for_filling(detection: ScratchDetection, *, dilation_px: int = 1) -> ND
         raise ValueError(f"dilation_px must be 0 or more, got {dilation_px}")
     side = 2 * dilation_px + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return np.asarray(cv2.dilate(detection.mask.view(np.uint8), kernel)).view(np.bool_)
+    whole = detection.mask if detection.rim is None else detection.rim
+    return np.asarray(cv2.dilate(whole.view(np.uint8), kernel)).view(np.bool_)
+
+
+def probability_maps(image: NDArray[Any], look: Callable[[NDArray[Any]], NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Return the probabilities of damage of `image` (H, W) and of its copies at half, a quarter … of its size.
+
+    look: `probability_map` with its network.
+    """
+    found, copy = [look(image)], image
+    for _ in coarser_factors(*image.shape[:2]):
+        copy = halved(copy)
+        found.append(look(copy))
+    return found
+
+
+def merged(
+    probabilities: Sequence[NDArray[np.uint8]], thresholds: Thresholds
+) -> tuple[NDArray[np.uint8], Components, NDArray[np.bool_] | None]:
+    """Return what was seen at any resolution: probability (H, W), the components that `thresholds` keep, and their rim.
+
+    rim: (H, W), the mask of the components and what filling is to take with them; None without coarser copies.
+    """
+    probability, *coarser = probabilities
+    found = grow_mask(probability, thresholds)
+    if not coarser:
+        return probability, found, None
+    mask, rim, probability = found.mask, found.mask.copy(), probability.copy()
+    low = max(1, round(thresholds.low * 255))
+    for level, seen in enumerate(coarser, start=1):
+        marks = grow_mask(seen, thresholds).mask
+        add_copy(mask, rim, probability, seen=seen, found=marks, factor=2**level, low=low)
+    # What was found at several resolutions is one mark.
+    marked = np.maximum(probability, 1)
+    marked[~mask] = 0
+    return probability, grow_mask(marked, _ALL), rim
 
 
 def probability_map(
@@ -135,7 +180,7 @@ def probability_map(
     tile: int = TILE_PX,
     overlap: int = 64,
 ) -> NDArray[np.uint8]:
-    """Return the probability of damage (H, W) uint8 of `image`; arguments as in `detect`."""
+    """Return the probability of damage (H, W) uint8 of `image` at its native resolution; arguments as in `detect`."""
     _check(image, tile=tile, overlap=overlap)
     height, width = image.shape[:2]
     probability = np.empty((height, width), np.uint8)
@@ -143,7 +188,7 @@ def probability_map(
     target = torch.device(device)
     for top, bottom, keep_top, keep_bottom in rows:
         for left, right, keep_left, keep_right in columns:
-            grey = _grey(image[top:bottom, left:right])
+            grey = grey_of(image[top:bottom, left:right])
             result = _tile_probability(grey, network, target)
             inner = result[keep_top - top : keep_bottom - top, keep_left - left : keep_right - left]
             probability[keep_top:keep_bottom, keep_left:keep_right] = inner
@@ -175,15 +220,6 @@ def spans_of(length: int, tile: int, overlap: int) -> list[tuple[int, int, int, 
         (start, min(start + size, length), keep_from, keep_to)
         for start, (keep_from, keep_to) in zip(starts, pairwise(meeting), strict=True)
     ]
-
-
-def _grey(tile: NDArray[Any]) -> NDArray[np.float32]:
-    """Return `tile` as grey float32 in [0, 1], with the luma weights of ITU-R BT.601 that the training used."""
-    scale = np.float32(1 / np.iinfo(tile.dtype).max)
-    values = np.asarray(tile, np.float32) * scale
-    if values.ndim == 3:
-        values = values @ np.array([0.299, 0.587, 0.114], np.float32)
-    return values
 
 
 def _tile_probability(grey: NDArray[np.float32], network: nn.Module, device: torch.device) -> NDArray[np.uint8]:

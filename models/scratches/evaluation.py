@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from models.degradations.damage_layers import FloatArray
 from models.degradations.scratches import DamageSettings
-from models.scratches.synthesis import PatchSettings, TrainingData, age_damaged, damage_picture, local_deviation
+from models.scratches.synthesis import (
+    TRAINING_DAMAGE,
+    PatchSettings,
+    TrainingData,
+    age_damaged,
+    as_print,
+    damage_picture,
+    local_deviation,
+)
 
 # Damage of at least this contrast: not camouflaged by the texture that it lies on; standing out from it at once.
 CONSPICUOUS, STRIKING = 1.0, 2.0
@@ -35,6 +44,21 @@ class EvaluationPicture:
         """Return the same picture where of the damage only what has at least this contrast counts."""
         return replace(self, counts=self.counts & (self.contrast >= least))
 
+    def finer(self, times: int) -> EvaluationPicture:
+        """Return the picture as a scan of so many times the resolution would show it, but for its finest detail."""
+        size = (self.mask.shape[1] * times, self.mask.shape[0] * times)
+
+        def repeated(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
+            return np.asarray(cv2.resize(values.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)).view(np.bool_)
+
+        return EvaluationPicture(
+            image=np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_CUBIC), np.uint8),
+            mask=repeated(self.mask),
+            counts=repeated(self.counts),
+            contrast=np.asarray(cv2.resize(self.contrast, size, interpolation=cv2.INTER_NEAREST), np.float32),
+            aged=self.aged,
+        )
+
 
 # What scratch detection is asked to find; stains and holes are told from the scene by what it shows, if at all.
 MARKS = ("scratches", "film_lines", "cracks", "folds", "dust", "hairs")
@@ -54,21 +78,61 @@ def evaluation_pictures(
     and the picture's place alone.
     """
     settings = PatchSettings() if damage is None else PatchSettings(damage=damage)
-    for index, whole in enumerate((*data.benchmark_like, *data.photographs)):
-        top, left = max(0, (whole.shape[0] - side_max) // 2), max(0, (whole.shape[1] - side_max) // 2)
-        clean = whole[top : top + side_max, left : left + side_max].astype(np.float32) * np.float32(1 / 255)
-        nothing, texture = np.zeros(clean.shape, np.bool_), local_deviation(clean)
+    for index, clean in enumerate(_middles(data, side_max)):
         rng = np.random.default_rng((seed, index))
         for aged, damaged in ((False, True), (True, True), (True, False)):
-            picture, mask = damage_picture(clean, data.overlays, rng, settings) if damaged else (clean, nothing)
-            change = np.abs(picture - clean)
-            counts = np.asarray(change >= settings.faint_change)
-            contrast = np.where(mask, change / np.maximum(texture, settings.faint_change), np.inf).astype(np.float32)
-            if aged:
-                picture, weight = age_damaged(clean, picture, mask, rng, settings=settings)
-                counts = weight == 1
-            levels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-            yield EvaluationPicture(image=levels, mask=mask, counts=counts | ~mask, contrast=contrast, aged=aged)
+            picture, mask = _damaged(clean, data, rng, settings, damaged=damaged)
+            yield _judged(clean, picture, mask, rng, settings, aged=aged)
+
+
+def print_pictures(data: TrainingData, *, seed: int, side_max: int = 512) -> Iterator[EvaluationPicture]:
+    """Yield every picture of `data` twice as a dark, grainy print, scanned and at times sharpened: damaged, and not.
+
+    Half of the light damage is emulsion lifted from the paper (`TRAINING_DAMAGE`), stains and holes left out.
+    """
+    settings = PatchSettings(damage=marks_only(TRAINING_DAMAGE), sharpened_share=0.5)
+    for index, clean in enumerate(_middles(data, side_max)):
+        rng = np.random.default_rng((seed, index))
+        for damaged in (True, False):
+            printed, grain = as_print(clean, rng)
+            picture, mask = _damaged(printed, data, rng, settings, damaged=damaged)
+            yield _judged(printed, picture, mask, rng, settings, aged=True, grain=grain)
+
+
+def _middles(data: TrainingData, side_max: int) -> Iterator[FloatArray]:
+    for whole in (*data.benchmark_like, *data.photographs):
+        top, left = max(0, (whole.shape[0] - side_max) // 2), max(0, (whole.shape[1] - side_max) // 2)
+        yield whole[top : top + side_max, left : left + side_max].astype(np.float32) * np.float32(1 / 255)
+
+
+def _damaged(
+    clean: FloatArray, data: TrainingData, rng: np.random.Generator, settings: PatchSettings, *, damaged: bool
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    if damaged:
+        return damage_picture(clean, data.overlays, rng, settings)
+    return clean, np.zeros(clean.shape, np.bool_)
+
+
+def _judged(
+    clean: FloatArray,
+    picture: FloatArray,
+    mask: NDArray[np.bool_],
+    rng: np.random.Generator,
+    settings: PatchSettings,
+    *,
+    aged: bool,
+    grain: float = 0.0,
+) -> EvaluationPicture:
+    """Age a damaged copy of `clean` (H, W) if asked for, and say which of its pixels count."""
+    change = np.abs(picture - clean)
+    counts = np.asarray(change >= settings.faint_change)
+    texture = np.maximum(local_deviation(clean), settings.faint_change)
+    contrast = np.where(mask, change / texture, np.inf).astype(np.float32)
+    if aged:
+        picture, weight = age_damaged(clean, picture, mask, rng, settings=settings, grain=grain)
+        counts = weight == 1
+    levels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return EvaluationPicture(image=levels, mask=mask, counts=counts | ~mask, contrast=contrast, aged=aged)
 
 
 @dataclass(slots=True)

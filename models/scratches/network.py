@@ -7,8 +7,10 @@ resize to a short side of 256, which erased thin scratches of large scans. Full 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,6 +121,68 @@ def _fold(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, nn.Identity]:
         )
     fused = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
     return fused, nn.Identity()
+
+
+@torch.no_grad()
+def unfold(network: ScratchUNet, folded: dict[str, Tensor], examples: Sequence[Tensor]) -> None:
+    """Start `network` from weights whose batch norms were folded (`prepare_for_inference`), so that it can be trained.
+
+    `examples`: batches (B, 1, H, W) of training pictures. On them every norm measures what it gets, and undoes its own
+    normalization: the network computes what the folded one did. Filters get the length that trained ones have, which a
+    norm after them does not notice, since the optimizer's steps do not depend on it. Raises KeyError for other layers.
+    """
+    pairs = _normalized(network)
+    norms = tuple(f"{name}." for _, _, name, _ in pairs)
+    own = network.state_dict()
+    for name in own:
+        if not name.startswith(norms):
+            own[name].copy_(folded[name])
+    network.load_state_dict(own)
+    for conv_name, conv, _, norm in pairs:
+        scale = (conv.weight[0].numel() / _USUAL_INPUTS) ** 0.5 / conv.weight.flatten(1).norm(dim=1).mean()
+        conv.weight *= scale
+        nn.init.constant_(norm.weight, 1 / float(scale))
+        norm.bias.copy_(folded[f"{conv_name}.bias"])
+        nn.init.zeros_(norm.running_mean)  # type: ignore[arg-type]
+        nn.init.constant_(norm.running_var, 1 - norm.eps)  # type: ignore[arg-type]
+    sums: dict[nn.Module, Tensor] = {
+        norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for _, _, _, norm in pairs
+    }
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].double().transpose(0, 1).flatten(1)
+        sums[module] += torch.stack([torch.ones(len(values)) * values.shape[1], values.sum(1), values.square().sum(1)])
+
+    hooks = [norm.register_forward_pre_hook(add) for norm in sums]
+    network.eval()
+    for batch in examples:
+        network(batch)
+    for hook in hooks:
+        hook.remove()
+    for _, _, _, norm in pairs:
+        count, total, squares = sums[norm]
+        mean = total / count
+        variance = squares / count - mean.square()
+        norm.bias.add_((norm.weight * mean).float())
+        norm.weight.mul_((variance + norm.eps).sqrt().float())
+        norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+        norm.running_var.copy_(variance)  # type: ignore[union-attr]
+
+
+# Inputs of a filter of 3x3 over 32 channels, whose length is 1 after `unfold`.
+_USUAL_INPUTS = 288
+
+
+def _normalized(network: nn.Module) -> list[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
+    """Return every convolution with the batch norm behind it, and their names."""
+    found = []
+    for name, module in network.named_modules():
+        if isinstance(module, _ResidualBlock):
+            found += [(f"{name}.conv_{x}", f"{name}.norm_{x}") for x in "ab"]
+        elif isinstance(module, nn.Sequential) and len(module) == 3 and isinstance(module[1], nn.BatchNorm2d):
+            found.append((f"{name}.0", f"{name}.1"))
+    modules: dict[str, Any] = dict(network.named_modules())
+    return [(conv, modules[conv], norm, modules[norm]) for conv, norm in found]
 
 
 @torch.no_grad()

@@ -36,7 +36,15 @@ class PatchSettings:
     # cannot be seen would teach the network that texture is somewhat likely to be damaged.
     faint_change: float = 10 / 255
     faint_weight: float = 0.15
+    # Of the patches, photographs as dark, grainy prints; of the aged, scans that were sharpened after all. None here,
+    # so that `evaluation_pictures` draws as it always did; training and `print_pictures` say how many.
+    print_share: float = 0.0
+    sharpened_share: float = 0.0
     damage: DamageSettings = field(default_factory=DamageSettings)
+
+
+# What the detector learns from: half of the light damage is emulsion lifted from the paper.
+TRAINING_DAMAGE = DamageSettings(lifted_share=0.5, scale_min=0.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +193,24 @@ def _grain(patch: FloatArray, rng: np.random.Generator, sigma: float) -> FloatAr
     return np.asarray(patch + np.float32(sigma) * noise, np.float32)
 
 
+def _sharpen(patch: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Unsharp masking, as scanners and their users apply it: halos along damage, and stronger grain."""
+    soft = _blur(patch, float(np.exp(rng.uniform(np.log(0.5), np.log(2.0)))))
+    return np.asarray(patch + np.float32(np.exp(rng.uniform(np.log(0.3), np.log(3.0)))) * (patch - soft), np.float32)
+
+
+def as_print(clean: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, float]:
+    """Make a photograph a dark print, its paper white far above the lightest tone; returns it and its grain."""
+    gamma = np.float32(np.exp(rng.uniform(-0.3, 0.8)))
+    low = float(rng.uniform(0.0, 0.15))
+    high = float(rng.uniform(low + 0.3, 0.85))
+    clean = np.asarray(low + (high - low) * np.power(np.clip(clean, 0, 1), gamma), np.float32)
+    if rng.random() < 0.5:
+        clean = _blur(clean, float(rng.uniform(0.3, 1.5)))
+    grain = float(rng.uniform(1, 9) / 255)
+    return np.asarray(np.clip(_grain(clean, rng, grain), 0, 1), np.float32), grain
+
+
 def _age(patch: FloatArray, rng: np.random.Generator, settings: PatchSettings) -> tuple[FloatArray, float, float]:
     """Blur, grain, fade and compress the patch; returns it, the contrast left and the deviation of the grain added."""
     sigma, contrast = 0.0, 1.0
@@ -196,6 +222,8 @@ def _age(patch: FloatArray, rng: np.random.Generator, settings: PatchSettings) -
         # Mostly fine grain: under the strongest noise there is little left to learn.
         sigma = float(settings.noise_sigma_max * rng.random() ** 1.6 / 255)
         patch = _grain(patch, rng, sigma)
+    if settings.sharpened_share and rng.random() < settings.sharpened_share:
+        patch = _sharpen(patch, rng)
     patch = np.clip(patch, 0, 1)
     if rng.random() < 0.5:
         quality = int(rng.integers(settings.jpeg_quality_min, 101))
@@ -231,7 +259,10 @@ def make_patch(data: TrainingData, rng: np.random.Generator, settings: PatchSett
         clean = _add_border(clean, rng)
     plain = settings.plain_share > 0 and rng.random() < settings.plain_share
     grain = 0.0
-    if not plain:
+    if settings.print_share and rng.random() < settings.print_share:
+        clean, grain = as_print(clean, rng)
+        plain = plain and grain < settings.faint_change / 2
+    elif not plain:
         clean, grain = _worn(clean, rng, settings)
     if rng.random() >= settings.clean_share:
         damaged, shown = damage_picture(clean, data.overlays, rng, settings)

@@ -9,17 +9,21 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
-from models.scratches.network import NetworkSettings, ScratchUNet, widen
-from models.scratches.synthesis import PatchSettings, TrainingData, load_split, make_batch
+from models.scratches.network import NetworkSettings, ScratchUNet, unfold, widen
+from models.scratches.synthesis import TRAINING_DAMAGE, PatchSettings, TrainingData, load_split, make_batch
 from models.training.optimizer import ConvolutionMuon
+
+# What the detector learns from; the defaults of the settings are what the benchmark's first sets are drawn by.
+PATCHES = PatchSettings(print_share=0.25, sharpened_share=0.3, damage=TRAINING_DAMAGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,16 @@ class Trainer:
     def start_from(self, state: dict[str, Tensor]) -> None:
         """Start anew from the weights of a like or narrower network."""
         widen(self.network, state)
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def start_from_folded(self, folded: dict[str, Tensor], *, batches: int = 16) -> None:
+        """Start anew from weights as they are shipped, their norms measured on batches of another seed."""
+        drawn = range(batches)
+        seed = self.settings.seed + 1
+        made = (make_batch(self.data, seed=seed, step=n, count=8, settings=self.patches)[0] for n in drawn)
+        self.network.to("cpu")
+        unfold(self.network, folded, [torch.from_numpy(images) for images in made])
+        self.network.to(self.device)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def train_step(self) -> float:
@@ -175,10 +189,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and weights")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start-from", type=Path, help="checkpoint.pt of a like or narrower network to start from")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="to go on from: checkpoint.pt of a like or narrower network, or shipped .safetensors",
+    )
     parser.add_argument("--learning-rate", type=float, default=TrainingSettings(steps=1, seed=0).learning_rate)
     parser.add_argument("--batch", type=int, default=TrainingSettings(steps=1, seed=0).batch, help="patches a step")
-    parser.add_argument("--side", type=int, default=PatchSettings().side, help="side of a patch, px")
+    parser.add_argument("--side", type=int, default=PATCHES.side, help="side of a patch, px")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     arguments = parser.parse_args()
@@ -188,15 +206,18 @@ def main() -> None:
     settings = TrainingSettings(
         steps=arguments.steps, seed=arguments.seed, learning_rate=arguments.learning_rate, batch=arguments.batch
     )
-    patches = PatchSettings(side=arguments.side)
+    patches = replace(PATCHES, side=arguments.side)
     trainer = Trainer(
         load_split(arguments.data, "train"), arguments.out, settings=settings, patches=patches, device=arguments.device
     )
     if arguments.resume and (arguments.out / "checkpoint.pt").exists():
         trainer.resume()
     elif arguments.start_from:
-        state = torch.load(arguments.start_from, map_location=arguments.device, weights_only=True)
-        trainer.start_from(state["average"])
+        if arguments.start_from.suffix == ".safetensors":
+            trainer.start_from_folded({name: value.float() for name, value in load_file(arguments.start_from).items()})
+        else:
+            state = torch.load(arguments.start_from, map_location=arguments.device, weights_only=True)
+            trainer.start_from(state["average"])
     trainer.run()
     print(
         f"done; now: python -m models.scratches.calibration --data {arguments.data} --checkpoint-folder {arguments.out}"

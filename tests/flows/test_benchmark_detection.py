@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from models.benchmarking import detection as measuring
-from models.benchmarking.detection import LEARNED, TOP_HAT, DetectionRow, data_identity, measure_detector
+from models.benchmarking.detection import (
+    LEARNED,
+    NATIVE,
+    TOP_HAT,
+    DetectionRow,
+    data_identity,
+    detector_identity,
+    measure_detector,
+)
 from storage.benchmark_sets import BenchmarkSetError
 from storage.locations import Location
 from tasks.benchmarking import detection
@@ -75,11 +83,18 @@ def test_an_absent_set_is_named(tmp_path: Path) -> None:
         measuring.clean_pictures(tmp_path)
 
 
+def test_the_identity_of_a_detector_says_what_it_was_made_of() -> None:
+    learned, native, classical = (detector_identity(name) for name in (LEARNED, NATIVE, TOP_HAT))
+    assert learned[1:] == native[1:]
+    assert learned[2] is not None
+    assert classical[2:] == (None, "")
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not (DATA / "masks").is_dir(), reason=f"no data folder {DATA}; set LACUNA_DATA")
 def test_real_pictures_are_measured() -> None:
     rows = {row.set: row for row in measure_detector(TOP_HAT, data=DATA, device="cpu", limit=2)}
-    assert set(rows) >= {"marks", "damaged, aged", "intact", "clean"}
+    assert set(rows) >= {"marks", "damaged, aged", "prints", "prints, intact", "intact", "clean"}
     assert rows["clean"].n == 6
     assert rows["clean"].roc_auc is None
     assert 0 < rows["clean"].marked < 1

@@ -71,6 +71,10 @@ def test_key_is_step_version_and_sha256() -> None:
     [
         (replace(JOB, shard=replace(JOB.shard, content_sha256="1" * 64)), set(STEP_VERSIONS)),
         (replace(JOB, identities=replace(JOB.identities, estimator="x")), {"estimate", "route", "restore", "measure"}),
+        (
+            replace(JOB, identities=replace(JOB.identities, detector_settings="x")),
+            {"detect", "estimate", "route", "restore", "measure"},
+        ),
         (replace(JOB, options=replace(JOB.options, allow_colour=True)), {"route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, thorough=True)), {"route", "restore", "measure"}),
         (replace(JOB, options=replace(JOB.options, budget_gmac=150.0)), {"route", "restore", "measure"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from skimage import data as pictures
 from torch import nn
 
 from models.degradations.scratches import DamageSettings, damage_image
+from models.scratches import pyramid
 from models.scratches.detector import (
     ScratchDetection,
     detect,
@@ -26,6 +28,7 @@ from models.scratches.detector import (
 )
 from models.scratches.hysteresis import Thresholds, grow_mask
 from models.scratches.network import SIZE_MULTIPLE, ScratchUNet, prepare_for_inference
+from models.scratches.pyramid import coarser_factors, halved
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +202,55 @@ def test_tiles_meet_in_the_middle_of_their_overlap(length: int, cells: int, over
     for before, after in pairwise(spans):
         assert before[3] == after[2] == after[0] + overlap // 2
         assert before[1] - before[3] >= min(overlap // 2, length - before[3])
+
+
+@pytest.mark.parametrize(
+    ("shape", "factors"), [((500, 639), ()), ((640, 640), (2,)), ((3000, 2000), (2, 4)), ((9000, 400), ())]
+)
+def test_large_pictures_are_looked_at_smaller_too(shape: tuple[int, int], factors: tuple[int, ...]) -> None:
+    assert coarser_factors(*shape) == factors
+
+
+def test_a_copy_of_half_the_size_is_the_mean_of_four_pixels() -> None:
+    rng = np.random.default_rng(4)
+    picture = rng.integers(0, 256, (7, 10), dtype=np.uint8)
+    small = halved(picture)
+    assert small.shape == (4, 5)
+    assert np.abs(small[:3].astype(float) - picture[:6].reshape(3, 2, 5, 2).mean(axis=(1, 3))).max() <= 0.5
+    assert np.abs(small[3].astype(float) - picture[6].reshape(5, 2).mean(axis=1)).max() <= 0.5
+    colour = np.repeat(picture[..., None].astype(np.uint16) * 257, 3, axis=2)
+    assert np.abs(halved(colour).astype(int) - small).max() <= 1
+
+
+def test_a_finer_scan_shows_the_same_damage(network: nn.Module) -> None:
+    image, truth = _scratched("chelsea")
+    fine = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    true = cv2.resize(truth.view(np.uint8), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST).astype(bool)
+    found = detect(fine, network=network)
+    assert found.mask.shape == fine.shape[:2]
+    assert found.coverage == pytest.approx(found.mask.mean())
+    assert found.confidence > 0.8
+    assert mask_for_filling(found).sum() > found.mask.sum()
+    here, there = detect(image, network=network).mask[truth].mean(), found.mask[true].mean()
+    assert there > 0.8 * here > 0.4
+    native = grow_mask(probability_map(fine, network=network), settings_for(None).thresholds)
+    assert native.mask[true].mean() < 0.6 * there
+
+
+@pytest.mark.parametrize("shape", [(41, 66), (40, 64)])
+def test_what_a_copy_shows_is_added_strip_by_strip(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    seen = rng.integers(0, 256, (-(-shape[0] // 2), -(-shape[1] // 2)), dtype=np.uint8)
+    found = seen > 180
+    results = []
+    for pixels in (10**9, 900):
+        monkeypatch.setattr(pyramid, "_STRIP_PIXELS", pixels)
+        mask, rim, probability = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_), np.full(shape, 9, np.uint8)
+        pyramid.add_copy(mask, rim, probability, seen=seen, found=found, factor=2, low=120)
+        results.append((mask, rim, probability))
+    assert all(np.array_equal(whole, strips) for whole, strips in zip(*results, strict=True))
+    mask, rim, probability = results[0]
+    assert mask.any()
+    assert (rim | ~mask).all()
+    assert rim.sum() > mask.sum()
+    assert probability.min() >= 9

@@ -42,6 +42,18 @@ def test_repeats_the_same_bytes_from_the_same_seed(channels: int) -> None:
     assert first.mask.shape == picture.shape[:2]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lifted_emulsion_shows_paper_and_a_shadow(channels: int) -> None:
+    picture = _picture(channels=channels)
+    settings = DamageSettings(lifted_share=1.0, light_share=1.0, weights=(("folds", 1.0),), layers_max=1)
+    result = damage_image(picture, np.random.default_rng(3), settings=settings)
+    assert {draw.blend for draw in result.draws} == {"paint"}
+    assert 0 <= result.image.min() <= result.image.max() <= 1
+    changed = (result.image - picture)[result.mask]
+    assert changed.max() > 0.2
+    assert changed.min() < -0.02
+
+
 def test_never_writes_to_its_argument() -> None:
     picture = _picture()
     before = picture.copy()

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.scratches.calibration import CalibrationSettings, calibrate_confidence, choose_thresholds
-from models.scratches.evaluation import EvaluationPicture, Histogram, Overlap, evaluation_pictures
+from models.scratches.detector import load_detector
+from models.scratches.evaluation import EvaluationPicture, Histogram, Overlap, evaluation_pictures, print_pictures
 from models.scratches.network import NetworkSettings, ScratchUNet, widen
 from models.scratches.synthesis import PatchSettings, TrainingData, make_batch, make_patch
 from models.scratches.training import Trainer, TrainingSettings, detection_loss, learning_rate
@@ -66,6 +67,31 @@ def test_a_widened_network_computes_the_same() -> None:
     widen(wide, narrow.state_dict())
     assert torch.allclose(wide(picture), narrow(picture), atol=1e-5)
     assert not torch.allclose(before, wide(picture), atol=1e-3)
+
+
+def test_shipped_weights_go_on_where_they_are(data: TrainingData, tmp_path: Path) -> None:
+    folded = load_detector()
+    trainer = Trainer(
+        data, tmp_path, settings=TrainingSettings(steps=4, seed=3, batch=2), patches=PatchSettings(side=64)
+    )
+    trainer.start_from_folded(dict(folded.state_dict()), batches=2)
+    pictures = torch.from_numpy(make_batch(data, seed=9, step=0, count=8, settings=PatchSettings(side=128))[0])
+    with torch.no_grad():
+        shipped = folded(pictures)
+        assert torch.allclose(trainer.network.eval()(pictures), shipped, atol=1e-3)
+        # With the statistics of a batch of its own it stays near: the norms know what they are to undo.
+        near = (trainer.network.train()(pictures) - shipped).abs().mean()
+    assert float(near) < 0.3 * float(shipped.abs().mean())
+
+
+def test_prints_are_drawn_the_same_each_time_and_half_of_them_whole(data: TrainingData) -> None:
+    first, again = (list(print_pictures(data, seed=4)) for _ in range(2))
+    assert len(first) == 4
+    assert all(a.image.tobytes() == b.image.tobytes() for a, b in zip(first, again, strict=True))
+    assert [bool(picture.mask.any()) for picture in first] == [True, False, True, False]
+    # Paper shows where the emulsion is gone: far lighter than the print.
+    damaged = first[0]
+    assert damaged.image[damaged.mask].max() > damaged.image[~damaged.mask].mean() + 40
 
 
 def test_damage_hidden_by_texture_hardly_counts(data: TrainingData) -> None:
@@ -132,14 +158,14 @@ def test_overlap_counts_pixels() -> None:
 def test_calibration_finds_thresholds_between_the_classes() -> None:
     picture, probability = _striped()
     nothing = _picture(picture.mask & False)
-    quiet = (nothing, np.full(picture.mask.shape, 20, np.uint8))
-    thresholds, figures = choose_thresholds([(picture, probability)], [quiet], settings=CalibrationSettings())
+    quiet = (nothing, [np.full(picture.mask.shape, 20, np.uint8)])
+    thresholds, figures = choose_thresholds([(picture, [probability])], [quiet], settings=CalibrationSettings())
     assert figures["f1"] == 1.0
     assert 20 / 255 < thresholds.low <= thresholds.high <= 1
-    points = calibrate_confidence([(picture, probability), quiet], thresholds)
+    points = calibrate_confidence([(picture, [probability]), quiet], thresholds)
     assert points[-1][1] == 1.0
     with pytest.raises(ValueError, match="no thresholds"):
-        choose_thresholds([(picture, probability)], [(nothing, probability)], settings=CalibrationSettings())
+        choose_thresholds([(picture, [probability])], [(nothing, [probability])], settings=CalibrationSettings())
 
 
 def test_evaluation_pictures_repeat(data: TrainingData) -> None:

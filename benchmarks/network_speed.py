@@ -1,9 +1,10 @@
 """How much faster a shipped network infers and trains than in its naive form, on the CPU.
 
 Naive: fp32, NCHW memory, eager. Ours: bf16 autocast and channels_last, as `models.run` and `models.training.loop` do.
-Both take turns in one process and on the same tensors; printed is the median of the turns' ratios.
+Both take turns in one process and on the same tensors; printed is the median of the turns' ratios. With --compiled
+our training step is compared with the same under `torch.compile` instead: above 1, compiling would pay.
 
-    python -m benchmarks.network_speed [--method denoise] [--side 512] [--turns 5] [--threads 2]
+    python -m benchmarks.network_speed [--method denoise] [--side 512] [--turns 5] [--threads 2] [--compiled]
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def inference(network: nn.Module, pictures: Tensor, *, fast: bool) -> Callable[[
     return run
 
 
-def training_step(network: nn.Module, pictures: Tensor, *, fast: bool) -> Callable[[], object]:
+def training_step(network: nn.Module, pictures: Tensor, *, fast: bool, compiled: bool = False) -> Callable[[], object]:
     """Return a call that does one optimizer step on `pictures`; Muon in the fast form, AdamW in the naive one."""
     layout = torch.channels_last if fast else torch.contiguous_format
     ready = network.train().to(memory_format=layout)  # type: ignore[call-overload]
@@ -55,10 +56,11 @@ def training_step(network: nn.Module, pictures: Tensor, *, fast: bool) -> Callab
     schedule = Schedule(steps=1)
     adamw = torch.optim.AdamW(ready.parameters(), lr=schedule.peak_lr)
     muon = ConvolutionMuon(ready, weight_decay=schedule.weight_decay)
+    forward = torch.compile(ready) if compiled else ready
 
     def run() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-            output = ready(entry)
+            output = forward(entry)
         ready.zero_grad(set_to_none=True)
         charbonnier(output.float(), target, weight=None).backward()  # type: ignore[no-untyped-call]
         if fast:
@@ -69,16 +71,15 @@ def training_step(network: nn.Module, pictures: Tensor, *, fast: bool) -> Callab
     return run
 
 
-def compare(make: Callable[[bool], Callable[[], object]], *, turns: int, repeats: int) -> dict[str, float]:
-    """Return the seconds of both forms and the median of their ratios, naive over ours; they alternate."""
-    calls = {name: make(name == "ours") for name in ("naive", "ours")}
+def compare(calls: dict[str, Callable[[], object]], *, turns: int, repeats: int) -> dict[str, float]:
+    """Return the seconds of both forms and the median of their ratios, first over second; they alternate."""
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(turns):
         for name, call in calls.items():
             seconds[name].append(seconds_of(call, repeats=repeats))
-    ratios = [naive / ours for naive, ours in zip(seconds["naive"], seconds["ours"], strict=True)]
+    ratios = [first / second for first, second in zip(*seconds.values(), strict=True)]
     result = {f"{name}_seconds": round(statistics.median(values), 4) for name, values in seconds.items()}
     return {**result, "ratio": round(statistics.median(ratios), 2)}
 
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512, help="pictures for inference are this many pixels wide")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compiled", action="store_true", help="compare our training step with the same, compiled")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     method = registry.get_method(given.method)
@@ -99,11 +101,20 @@ def main() -> None:
     picture = torch.rand((1, channels, given.side, given.side), generator=generator)
     count, side = TRAINING_SHAPE
     patches = torch.rand((count, channels, side, side), generator=generator)
+    if given.compiled:
+        steps = {
+            "ours": training_step(method.build(), patches, fast=True),
+            "compiled": training_step(method.build(), patches, fast=True, compiled=True),
+        }
+        step = compare(steps, turns=given.turns, repeats=3)
+        print(json.dumps({"method": given.method, "threads": given.threads, "training": step}))
+        return
+    forms = {"naive": False, "ours": True}
+    pictures = {name: inference(method.build(), picture, fast=fast) for name, fast in forms.items()}
+    batches = {name: training_step(method.build(), patches, fast=fast) for name, fast in forms.items()}
     found = {
-        "inference": compare(lambda fast: inference(method.build(), picture, fast=fast), turns=given.turns, repeats=3),
-        "training": compare(
-            lambda fast: training_step(method.build(), patches, fast=fast), turns=given.turns, repeats=3
-        ),
+        "inference": compare(pictures, turns=given.turns, repeats=3),
+        "training": compare(batches, turns=given.turns, repeats=3),
     }
     print(json.dumps({"method": given.method, "threads": given.threads, **found, "target_ratio": TARGET_RATIO}))
     raise SystemExit(min(part["ratio"] for part in found.values()) < TARGET_RATIO)

@@ -241,6 +241,14 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop for good after so many validations without a better one.")
     ] = None,
+    validate_on: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--validate-on",
+            metavar="DIR",
+            help="Follow the PSNR on this folder of clean pictures, degraded as in training, too; repeat for more.",
+        ),
+    ] = None,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the finished weights and their card into this folder.")
     ] = None,
@@ -260,6 +268,7 @@ def train(
             minutes=minutes,
             device=device,
             patience=patience,
+            validate_on=validate_on or [],
             weights_folder=export,
             as_json=as_json,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import flows.prefect_settings  # noqa: F401 - it must come before prefect
 
 # isort: split
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ CURVE_SCHEMA = pa.schema(
         ("validation_psnr_db", pa.float64()),
         ("adversarial_loss", pa.float64()),
         ("discriminator_loss", pa.float64()),
+        ("named_psnr_db", pa.map_(pa.string(), pa.float64())),
     ]
 )
 
@@ -42,6 +43,7 @@ class TrainingSummary:
     """What a training run left behind. `exported`: sha256 of the weights written, None when the run is not finished.
 
     start_from: name of the file or folder of weights that it began with, None = from scratch.
+    named_psnr_db: of the named sets that were followed, on the last validation.
     settled: it ended before its steps were done, since validations had stopped rising; the best one counts.
     """
 
@@ -52,6 +54,7 @@ class TrainingSummary:
     start_from: str | None
     curve: str
     validation_psnr_db: float | None
+    named_psnr_db: dict[str, float]
     settled: bool
     exported: str | None
 
@@ -66,6 +69,7 @@ def train_recipe(*, recipe_id: str, settings: dict[str, Any]) -> int:
         "data": [Path(folder) for folder in settings["data"]],
         "out": Path(settings["out"]),
         "start_from": Path(settings["start_from"]) if settings["start_from"] else None,
+        "validate_on": [Path(folder) for folder in settings["validate_on"]],
     }
     return run_recipe(get_recipe(recipe_id), RunSettings(**{**settings, **paths}), observe=tell)
 
@@ -82,7 +86,8 @@ def export_weights(*, recipe_id: str, out: str, folder: str) -> str:
 def write_curve(*, recipe_id: str, out: str) -> str:
     """Write the log of a run as Parquet and as a picture beside it; return the path of the Parquet file."""
     rows = read_log(Path(out) / LOG)
-    table = pa.Table.from_pylist([{name: row.get(name) for name in CURVE_SCHEMA.names} for row in rows], CURVE_SCHEMA)
+    lines = [{**row, "named_psnr_db": list((row.get("named_psnr_db") or {}).items()) or None} for row in rows]
+    table = pa.Table.from_pylist([{name: row.get(name) for name in CURVE_SCHEMA.names} for row in lines], CURVE_SCHEMA)
     target = Path(out) / "curve.parquet"
     pq.write_table(table, target)
     (Path(out) / "curve.svg").write_text(curve_svg(rows, title=recipe_id), encoding="utf-8")
@@ -100,13 +105,15 @@ def train(
     minutes: float | None = None,
     device: str | None = None,
     patience: int | None = None,
+    validate_on: Sequence[str] = (),
     weights_folder: str | None = None,
 ) -> TrainingSummary:
     """Train `recipe_id` on the photographs below `data`, going on from the checkpoint in `out` where there is one.
 
     start_from: folder or file of weights to begin with, "none" = from scratch, None = the shipped weights of the recipe
-    that it names, if any. With `weights_folder`, a finished run is exported there. Raises ValueError for an unknown
-    recipe, and where the weights it names are not shipped; FileNotFoundError without photographs.
+    that it names, if any. validate_on: folders of clean pictures whose PSNR is followed, too. With `weights_folder`, a
+    finished run is exported there. Raises ValueError for an unknown recipe, and where the weights it names are not
+    shipped; FileNotFoundError without photographs.
     """
     from models.training.checkpoints import CHECKPOINT, origin_of
     from models.training.first_weights import first_weights
@@ -124,12 +131,14 @@ def train(
         "minutes": minutes,
         "device": device,
         "patience": patience,
+        "validate_on": list(validate_on),
     }
     done = train_recipe(recipe_id=recipe_id, settings=settings)
     curve = write_curve(recipe_id=recipe_id, out=out)
     origin = origin_of(Path(out) / CHECKPOINT, recipe=recipe_id)
     sha256 = None
-    measured = validations(read_log(Path(out) / LOG))
+    log = read_log(Path(out) / LOG)
+    measured = validations(log)
     settled = has_settled(measured, patience=patience)
     if weights_folder is not None and (done >= wanted or settled):
         sha256 = export_weights(recipe_id=recipe_id, out=out, folder=weights_folder)
@@ -141,6 +150,7 @@ def train(
         start_from=None if origin is None else origin.start_from,
         curve=curve,
         validation_psnr_db=max(measured.values()) if settled else next(reversed(measured.values()), None),
+        named_psnr_db=next((row["named_psnr_db"] for row in reversed(log) if row.get("named_psnr_db")), {}),
         settled=settled,
         exported=sha256,
     )

@@ -67,6 +67,7 @@ def run(
     minutes: float | None,
     device: str | None,
     patience: int | None,
+    validate_on: list[Path],
     weights_folder: Path | None,
     as_json: bool,
 ) -> int:
@@ -105,6 +106,7 @@ def run(
                 minutes=minutes,
                 device=device,
                 patience=patience,
+                validate_on=[str(folder) for folder in validate_on],
                 weights_folder=None if weights_folder is None else str(weights_folder),
             )
     finally:
@@ -115,6 +117,8 @@ def run(
         console.print(f"{summary.recipe}: {summary.steps_done} of {summary.steps} steps; checkpoint in {summary.out}")
         if summary.validation_psnr_db is not None:
             console.print(f"validation PSNR {summary.validation_psnr_db:.2f} dB; curve: {summary.out}/curve.svg")
+        for name, psnr in summary.named_psnr_db.items():
+            console.print(f"{name}: {psnr:.2f} dB")
         if summary.exported is not None:
             console.print(f"weights written, sha256 {summary.exported[:16]}…; measure them with the benchmarks")
         if summary.settled:

@@ -26,6 +26,9 @@ def main() -> None:
     parser.add_argument("--device", help="cpu or cuda; cuda where there is one")
     parser.add_argument("--minutes", type=float, help="stop (checkpointed) after so many minutes")
     parser.add_argument("--patience", type=int, help="stop for good after so many validations without a better one")
+    parser.add_argument(
+        "--validate-on", type=Path, nargs="+", default=[], help="folders of clean pictures whose PSNR is followed, too"
+    )
     given = parser.parse_args()
     recipe = get_recipe(given.recipe)
     start = first_weights(recipe, given=given.start_from, out=given.out)
@@ -39,6 +42,7 @@ def main() -> None:
         minutes=given.minutes,
         device=given.device,
         patience=given.patience,
+        validate_on=given.validate_on,
     )
     done = run_recipe(recipe, settings)
     print(f"{recipe.id}: {done} steps in {given.out}")

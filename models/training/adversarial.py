@@ -10,7 +10,7 @@ of places with a part of the hole count (as in LaMa, Suvorov et al., WACV 2022: 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -91,6 +91,7 @@ def train_adversarially(
     seed: int,
     extractor: Extractor | None = None,
     validate: Callable[[nn.Module], float] | None = None,
+    follow: Callable[[nn.Module], Mapping[str, float]] | None = None,
     observe: Callable[[Progress], None] | None = None,
 ) -> int:
     """Train `generator` up to `schedule.steps`, resuming from `settings.out`; return the steps done.
@@ -136,6 +137,7 @@ def train_adversarially(
             schedule=schedule,
             settings=settings,
             validate=None if validate is None else lambda: validate(averaged),
+            follow=None if follow is None else lambda: follow(averaged),
             observe=observe,
         )
     generator.load_state_dict(averaged.state_dict())

@@ -50,7 +50,8 @@ class Pending:
 class Progress:
     """One line of a run's log: mean losses since the last line, and PSNR in dB on the validation set where measured.
 
-    The generator's and the discriminator's adversarial losses are those of training with a discriminator.
+    named_psnr_db: on every named set that is followed, then. The generator's and the discriminator's adversarial losses
+    are those of training with a discriminator.
     """
 
     step: int
@@ -59,6 +60,7 @@ class Progress:
     lr: float
     seconds: float
     validation_psnr_db: float | None = None
+    named_psnr_db: Mapping[str, float] | None = None
     adversarial_loss: float | None = None
     discriminator_loss: float | None = None
 

@@ -105,12 +105,13 @@ def train(
     settings: LoopSettings,
     seed: int,
     validate: Callable[[nn.Module], float] | None = None,
+    follow: Callable[[nn.Module], Mapping[str, float]] | None = None,
     observe: Callable[[Progress], None] | None = None,
 ) -> int:
     """Train `network` in place up to `schedule.steps`, resuming from `settings.out`; return the steps done.
 
-    Returns early, checkpointed, when `stop_after_seconds` have passed. `validate` returns a PSNR in dB; `observe` is
-    told every line of the log.
+    Returns early, checkpointed, when `stop_after_seconds` have passed. `validate` returns a PSNR in dB,
+    `follow` one of every named set, which decides nothing; `observe` is told every line of the log.
     """
     network.to(settings.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = ConvolutionMuon(network, weight_decay=schedule.weight_decay)
@@ -132,6 +133,7 @@ def train(
             schedule=schedule,
             settings=settings,
             validate=None if validate is None else lambda: validate(network),
+            follow=None if follow is None else lambda: follow(network),
             observe=observe,
         )
 
@@ -143,6 +145,7 @@ def carry_out(
     schedule: Schedule,
     settings: LoopSettings,
     validate: Callable[[], float] | None = None,
+    follow: Callable[[], Mapping[str, float]] | None = None,
     observe: Callable[[Progress], None] | None = None,
 ) -> int:
     """Do `one_step(step)` up to `schedule.steps`, going on from the checkpoint of `parts`; return the steps done.
@@ -183,6 +186,7 @@ def carry_out(
                     lr=schedule.lr(step - 1),
                     seconds=round(pending.seconds, 1),
                     validation_psnr_db=round(validate(), 3) if validate and due else None,
+                    named_psnr_db=follow() if follow and due else None,
                     **{name: round(value, 6) for name, value in pending.means().items()},
                 )
                 pending.losses.clear()

@@ -18,7 +18,7 @@ from models.training.log import LOG, Progress, has_settled, read_log, validation
 from models.training.loop import LoopSettings, Schedule, train
 from models.training.photographs import Photographs, pictures_below
 from models.training.recipes import Recipe, get_recipe
-from models.training.validation import mean_psnr_db, validation_examples
+from models.training.validation import mean_psnr_db, named_sets, psnr_by_set, validation_examples
 from models.weights import load_weights
 
 HELD_BACK = 20
@@ -33,6 +33,7 @@ class RunSettings:
     finished weights are gone on from.
     minutes: stop (checkpointed) after so many. device: "cpu", "cuda"; None = CUDA where there is one.
     patience: stop for good after so many validations without a better one; the best is what counts then.
+    validate_on: folders of clean pictures whose PSNR is followed, too (`named_sets`); nothing is chosen by it.
     """
 
     data: Sequence[Path]
@@ -43,6 +44,7 @@ class RunSettings:
     minutes: float | None = None
     device: str | None = None
     patience: int | None = None
+    validate_on: Sequence[Path] = ()
 
 
 def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Progress], None] | None = None) -> int:
@@ -60,6 +62,7 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
         start_from(network, read_weights(settings.start_from))
     photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
+    sets = named_sets(settings.validate_on, recipe.corruption)
     method: Callable[..., int] = train
     if recipe.adversarial is not None:
         extractor = feature_extractor(recipe.adversarial, device=device) if recipe.adversarial.needs_features else None
@@ -77,6 +80,7 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
         ),
         seed=recipe.seed,
         validate=lambda trained: mean_psnr_db(trained, examples, device=device),
+        follow=(lambda trained: psnr_by_set(trained, sets, device=device)) if sets else None,
         observe=observe,
     )
     save_examples(network, examples, path=settings.out / EXAMPLES, device=device)

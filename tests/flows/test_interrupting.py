@@ -34,9 +34,13 @@ METHOD = "deep-image-prior-denoise"
 
 @pytest.fixture(autouse=True)
 def _fits_allowed() -> Iterator[None]:
+    # A background job of a shell, as the tests of a server may be, ignores SIGINT, and what it starts does.
+    inherited = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     allow_work()
     yield
     allow_work()
+    signal.signal(signal.SIGINT, inherited)
 
 
 def test_a_signal_marks_the_process_and_ends_the_command_with_130(capsys: pytest.CaptureFixture[str]) -> None:

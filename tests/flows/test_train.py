@@ -65,13 +65,17 @@ def test_trains_goes_on_and_exports(photographs: Path, tiny_recipe: str, tmp_pat
     assert first["steps_done"] == 1
     assert first["exported"] is None
     assert not list(weights.iterdir())
-    finished = json.loads(RUNNER.invoke(app, [*base, "--export", str(weights)]).stdout)
+    finished = json.loads(
+        RUNNER.invoke(app, [*base, "--export", str(weights), "--validate-on", str(photographs)]).stdout
+    )
     assert finished["steps_done"] == 6
     assert finished["validation_psnr_db"] > 0
     assert json.loads((weights / "denoise.json").read_text())["sha256"] == finished["exported"]
     curve = pq.read_table(out / "curve.parquet").to_pylist()
     assert [row["step"] for row in curve] == [6]
     assert curve[0]["validation_psnr_db"] == finished["validation_psnr_db"]
+    assert dict(curve[0]["named_psnr_db"]) == finished["named_psnr_db"]
+    assert list(finished["named_psnr_db"]) == [photographs.name]
     assert (out / "curve.svg").read_text().startswith("<svg")
 
 

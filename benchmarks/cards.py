@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
-from typing import Any
 
 from models.benchmarking.detection import LEARNED, detector_identity
 from models.registry import METHODS
 from models.scratches.detector import WEIGHTS_NAME
-from models.weights import WEIGHTS_FOLDER, load_card, weight_names
+from models.weights import load_card, update_metrics, weight_names
 from storage.benchmark_cells import CellStore, result_folders
 from storage.locations import Location
 from tasks.benchmarking import detection
@@ -58,24 +56,16 @@ def detection_figures(root: Location) -> dict[str, dict[str, float | None]]:
     }
 
 
-def write(weight: str, figures: dict[str, Any], *, folder: Path = WEIGHTS_FOLDER) -> None:
-    """Replace these entries of the metrics on one card; the others stay."""
-    path = folder / f"{weight}.json"
-    card = json.loads(path.read_text())
-    card["metrics"].update(figures)
-    path.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cards", description=__doc__)
     parser.add_argument("results", help="folder or URL given to `lacuna benchmark run` as --destination")
     root = Location(parser.parse_args().results)
     for weight, figures in measured_figures(root).items():
-        write(weight, figures)
+        update_metrics(weight, figures)
         print(f"{weight}: {json.dumps(figures, ensure_ascii=False)}")
     if found := detection_figures(root):
-        write(WEIGHTS_NAME, {"scratch-detection": found, "measured_code": detector_identity(LEARNED)[1][:16]})
+        update_metrics(WEIGHTS_NAME, {"scratch-detection": found, "measured_code": detector_identity(LEARNED)[1][:16]})
         print(f"{WEIGHTS_NAME}: {json.dumps(found)}")
 
 

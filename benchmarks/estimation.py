@@ -26,7 +26,6 @@ import numpy.typing as npt
 import torch
 from skimage.restoration import estimate_sigma
 
-from benchmarks.cards import write
 from models.degradations.jpeg import JpegPass, encode_decode
 from models.estimation.classical_jpeg import estimate_jpeg
 from models.estimation.classical_noise import estimate_noise, smallest_eigenvalue_sigma
@@ -35,6 +34,7 @@ from models.estimation.estimate import estimate_degradation, estimate_windows
 from models.estimation.learned import WEIGHTS, load_network, read_windows
 from models.estimation.patches import luma, read_patches, saturated
 from models.types import Estimated
+from models.weights import update_metrics
 
 Pixels = npt.NDArray[Any]
 GREEN, COLOUR = "Noise, green channel", "RGB"
@@ -272,7 +272,7 @@ def main() -> None:
             print(f"  sigma {level}: {errors}")
         result |= {title: [asdict(row) for row in rows] for title, rows in tables.items()}
         if arguments.card:
-            write(WEIGHTS, card_figures({title: tables[title] for title in (GREEN, COLOUR)}))
+            update_metrics(WEIGHTS, card_figures({title: tables[title] for title in (GREEN, COLOUR)}))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))
 

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cards import write
 from benchmarks.computing import add_computing, prepare
 from models.degradations.pixel_loss import RowLoss
 from models.example_based.blind_spot import BlindSpotSettings, fill_with_blind_spots
@@ -34,7 +33,7 @@ from models.example_based.networks import OnSmoothFill
 from models.example_based.smooth_start import smooth_fill
 from models.methods.example_based import NARROW, ONLINE, WEIGHTS, WIDE
 from models.training.recipes import get_recipe
-from models.weights import load_weights
+from models.weights import load_weights, update_metrics
 
 RATIOS = (0.4, 0.6, 0.8)
 ALL_PICTURES = 68
@@ -173,7 +172,7 @@ def main() -> None:
     if given.write_cards:
         for name in given.networks:
             reached = {f"{row.kind} {row.ratio * 100:.0f} %": row.psnr_db for row in rows if row.way == name}
-            write(WEIGHTS[NETWORKS[name]], {"example-based (PSNR dB)": reached})
+            update_metrics(WEIGHTS[NETWORKS[name]], {"example-based (PSNR dB)": reached})
     missed = [
         f"{row.kind} {row.ratio:.0%}: {row.psnr_db} dB, published for one picture {level} dB"
         for row in rows

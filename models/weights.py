@@ -47,9 +47,9 @@ def weight_names() -> list[str]:
     return sorted(path.stem for path in WEIGHTS_FOLDER.glob("*.safetensors"))
 
 
-def load_card(name: str) -> WeightCard:
+def load_card(name: str, *, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
     """Read the card of a weight; WeightsError names the nearest one when there is none."""
-    path = WEIGHTS_FOLDER / f"{name}.json"
+    path = folder / f"{name}.json"
     if not path.is_file():
         near = difflib.get_close_matches(name, weight_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -57,6 +57,14 @@ def load_card(name: str) -> WeightCard:
     known = WeightCard.__dataclass_fields__
     content = json.loads(path.read_text())
     return WeightCard(**{key: value for key, value in content.items() if key in known})
+
+
+def update_metrics(name: str, figures: dict[str, Any], *, folder: Path = WEIGHTS_FOLDER) -> None:
+    """Replace these entries of the metrics on one card; the others stay."""
+    path = folder / f"{name}.json"
+    card = json.loads(path.read_text())
+    card["metrics"].update(figures)
+    path.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
 @lru_cache(maxsize=32)

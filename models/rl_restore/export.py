@@ -8,24 +8,32 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from models.rl_restore.networks import ToolchainNetwork
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT
 from models.training.export import DATA, LICENCE, new_card
-from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights
+from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
 
 WEIGHT = "rl-restore"
 STAGES = "stages.json"
 _UNITS = {"tools": "steps", "agent": "actions", "joint": "steps"}
 
 
-def begin_stage(out: Path, *, what: str, start_from: Path) -> None:
+def begin_stage(out: Path, *, what: str, start_from: Path, seed: int) -> None:
     """Note in the folder of a run what it is and what it starts from; a run that goes on keeps its note."""
     if not (out / STAGES).exists():
         out.mkdir(parents=True, exist_ok=True)
-        (out / STAGES).write_text(json.dumps({"what": what, "before": stages(start_from)}) + "\n")
+        note = {"what": what, "before": stages(start_from), "seed": seed}
+        (out / STAGES).write_text(json.dumps(note) + "\n")
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """Return what a run is, what came before it and its seed; without a note it is a run of the tools."""
+    note = folder / STAGES
+    return dict(json.loads(note.read_text())) if note.exists() else {"what": "tools", "before": [], "seed": 1}
 
 
 def finished(folder: Path) -> Path:
@@ -35,9 +43,13 @@ def finished(folder: Path) -> Path:
 
 
 def stages(folder: Path) -> list[str]:
-    """Return what was done to make a run's checkpoint, such as ["tools: 9000 steps", "agent: 150000 actions"]."""
-    note = folder / STAGES
-    known = json.loads(note.read_text()) if note.exists() else {"what": "tools", "before": []}
+    """Return what was done to make a run's checkpoint, such as ["tools: 9000 steps", "agent: 150000 actions"].
+
+    Of a file of shipped weights, what its card says.
+    """
+    if folder.suffix == ".safetensors":
+        return load_card(folder.stem, folder=folder.parent).command.rpartition("; ")[2].split(", ")
+    known = read_note(folder)
     what = str(known["what"])
     done = int(torch.load(finished(folder), map_location="cpu", weights_only=True)["step"])
     return [*known["before"], f"{what}: {done} {_UNITS[what]}"]
@@ -54,7 +66,7 @@ def export(checkpoint: Path, *, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
         command="python -m models.training rl-restore-tools, then python -m models.rl_restore.training agent and joint "
         f"(docs/training.md); {', '.join(stages(checkpoint))}",
         steps=int(state["step"]),
-        seed=1,
+        seed=int(read_note(checkpoint).get("seed", 1)),
         data=DATA,
         licence=LICENCE,
         folder=folder,

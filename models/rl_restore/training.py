@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -291,14 +292,20 @@ def _record(out: Path, line: dict[str, Any], *, gains: dict[str, float], parts: 
         save(parts, step=step, path=out / BEST_CHECKPOINT)
 
 
-def _started_from(folder: Path) -> ToolchainNetwork:
-    """Return a network with the tools, and if there is one the agent, of a checkpoint folder."""
+def started_from(start: Path) -> ToolchainNetwork:
+    """Return a network with the tools, and if there is one the agent, of a checkpoint folder or file of weights."""
     network = ToolchainNetwork()
     initialize(network.agent)
-    state = torch.load(finished(folder), map_location="cpu", weights_only=True)["network"]
+    if start.suffix == ".safetensors":
+        state = {name: value.float() for name, value in load_file(start).items()}
+    else:
+        state = torch.load(finished(start), map_location="cpu", weights_only=True)["network"]
     missing, unexpected = network.load_state_dict(state, strict=False)
     if unexpected or any(not name.startswith("agent.") for name in missing):
-        raise ValueError(f"--start-from: {folder} holds no tools of RL-Restore; expected a run of rl-restore-tools")
+        raise ValueError(
+            f"--start-from: {start} holds no tools of RL-Restore; expected a run of rl-restore-tools, of the agent or "
+            "of joint training, or rl-restore.safetensors"
+        )
     return network
 
 
@@ -316,7 +323,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.rl_restore.training", description=__doc__)
     parser.add_argument("what", choices=("agent", "joint"))
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--start-from", type=Path, required=True, help="run of the tools, or of the agent for joint")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        required=True,
+        help="run of the tools, of the agent for joint, or shipped rl-restore.safetensors",
+    )
     parser.add_argument("--out", type=Path, required=True)
     usual = AgentSettings()
     parser.add_argument("--actions", type=int, default=usual.actions)
@@ -329,17 +341,30 @@ def main() -> None:
     parser.add_argument(
         "--learning-rate", type=float, default=usual.learning_rate, help="to begin with; larger for a shorter training"
     )
+    parser.add_argument(
+        "--single-fault-share",
+        type=float,
+        default=usual.single_fault_share,
+        help="of patches of single faults, 0 to 1: the authors' half helps the agent on mild mixtures",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=usual.seed, help="another one for other patches than a stage before it saw"
+    )
     parser.add_argument("--minutes", type=float, default=1e9)
     given = parser.parse_args()
+    if not 0.0 <= given.single_fault_share <= 1.0:
+        parser.error(f"--single-fault-share: got {given.single_fault_share:g}, expected a share between 0 and 1")
     settings = AgentSettings(
         actions=given.actions,
         actions_per_update=given.actions_per_update,
         first_epsilon=given.first_epsilon,
         learning_rate=given.learning_rate,
+        single_fault_share=given.single_fault_share,
+        seed=given.seed,
     )
-    begin_stage(given.out, what=given.what, start_from=given.start_from)
+    begin_stage(given.out, what=given.what, start_from=given.start_from, seed=given.seed)
     torch.manual_seed(settings.seed)
-    network: ToolchainNetwork = _started_from(given.start_from).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: ToolchainNetwork = started_from(given.start_from).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     photographs = Photographs.below(given.data, hold_back=HELD_BACK)
     sets = validation_sets(photographs)
     patches = Patches(photographs, single_fault_share=settings.single_fault_share)

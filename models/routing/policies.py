@@ -185,7 +185,7 @@ class WhereSure:
     """One method for the pictures that predicted gains would have treated; the others stay untouched.
 
     reason: what the method does, before the reason of the treatment that it stands for. For methods that treat whatever
-    they are given: our agent of RL-Restore never stops by itself, and alters clean pictures for the worse.
+    they are given: our agent of RL-Restore hardly ever stops by itself, and alters clean pictures.
     """
 
     name: str

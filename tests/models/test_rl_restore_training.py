@@ -22,6 +22,7 @@ from models.rl_restore.training import (
     initialize,
     measure,
     q_loss,
+    started_from,
     train_agent,
     train_tools,
     unrolled,
@@ -29,6 +30,7 @@ from models.rl_restore.training import (
 from models.training.checkpoints import CHECKPOINT
 from models.training.photographs import Photographs
 from models.training.recipes import get_recipe
+from models.weights import WEIGHTS_FOLDER, load_card, load_weights
 
 
 def photographs() -> Photographs:
@@ -251,14 +253,24 @@ def test_a_shipped_system_says_how_all_its_parts_were_made(tmp_path: Path, netwo
     for name, done in steps.items():
         (tmp_path / name).mkdir()
         torch.save({"network": network.state_dict(), "step": done}, tmp_path / name / CHECKPOINT)
-    begin_stage(tmp_path / "agent", what="agent", start_from=tmp_path / "tools")
-    begin_stage(tmp_path / "joint", what="joint", start_from=tmp_path / "agent")
-    begin_stage(tmp_path / "joint", what="joint", start_from=tmp_path / "joint")  # going on: the note stays
+    begin_stage(tmp_path / "agent", what="agent", start_from=tmp_path / "tools", seed=1)
+    begin_stage(tmp_path / "joint", what="joint", start_from=tmp_path / "agent", seed=2)
+    begin_stage(tmp_path / "joint", what="joint", start_from=tmp_path / "joint", seed=3)  # going on: the note stays
     assert stages(tmp_path / "joint") == ["tools: 9000 steps", "agent: 150000 actions", "joint: 4000 steps"]
     card = export(tmp_path / "joint", folder=tmp_path)
     assert card.parameters == 523_931
-    assert card.steps == 4000
+    assert (card.steps, card.seed) == (4000, 2)
     assert "agent: 150000 actions" in card.command
+
+
+def test_a_training_goes_on_from_shipped_weights_and_knows_what_they_had(tmp_path: Path) -> None:
+    begun = started_from(WEIGHTS_FOLDER / "rl-restore.safetensors").state_dict()
+    shipped = load_weights("rl-restore")
+    assert all(torch.equal(value, shipped[name].float()) for name, value in begun.items())
+    begin_stage(tmp_path, what="joint", start_from=WEIGHTS_FOLDER / "rl-restore.safetensors", seed=2)
+    torch.save({"network": begun, "step": 7}, tmp_path / CHECKPOINT)
+    before = load_card("rl-restore").command
+    assert export(tmp_path, folder=tmp_path).command == f"{before}, joint: 7 steps"
 
 
 @pytest.mark.parametrize(

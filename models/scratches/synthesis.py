@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from models.degradations.damage_layers import FloatArray, smooth_noise
 from models.degradations.damage_overlays import overlay_damage
 from models.degradations.scratches import DamageSettings, damage_image
+from models.scratches.hard_places import Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class PatchSettings:
     # so that `evaluation_pictures` draws as it always did; training and `print_pictures` say how many.
     print_share: float = 0.0
     sharpened_share: float = 0.0
+    # Of the patches, those that lie around `TrainingData.hard`, where there is any.
+    hard_share: float = 0.25
     damage: DamageSettings = field(default_factory=DamageSettings)
 
 
@@ -49,11 +52,20 @@ TRAINING_DAMAGE = DamageSettings(lifted_share=0.5, scale_min=0.6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """Grey photographs (uint8) and overlay alphas (uint8) of one split, kept in memory."""
+    """Grey photographs (uint8) and overlay alphas (uint8) of one split, kept in memory.
+
+    hard: places (picture, row, column) of `pictures` that are drawn more often, None = none.
+    """
 
     benchmark_like: tuple[NDArray[np.uint8], ...]
     photographs: tuple[NDArray[np.uint8], ...]
     overlays: tuple[NDArray[np.uint8], ...]
+    hard: Places | None = None
+
+    @property
+    def pictures(self) -> tuple[NDArray[np.uint8], ...]:
+        """All photographs of the split."""
+        return self.benchmark_like + self.photographs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +141,18 @@ def _crop(image: NDArray[np.uint8], rng: np.random.Generator, side: int) -> Floa
         how = cv2.INTER_AREA if size > side else cv2.INTER_CUBIC
         patch = np.asarray(cv2.resize(patch, (side, side), interpolation=how), np.uint8)
     patch = np.rot90(patch, int(rng.integers(4)) if rng.random() < 0.3 else 0)
+    patch = patch[:, ::-1] if rng.random() < 0.5 else patch
+    return np.ascontiguousarray(patch, np.float32) * np.float32(1 / 255)
+
+
+def _crop_at(image: NDArray[np.uint8], middle: tuple[int, int], rng: np.random.Generator, side: int) -> FloatArray:
+    """Cut a patch in native size so that `middle` lies anywhere in it; a smaller picture is mirrored at its edges."""
+    short = [max(0, side - length) for length in image.shape]
+    padded = np.pad(image, [(0, missing) for missing in short], mode="symmetric")
+    top, left = (
+        int(np.clip(at - rng.integers(side), 0, length - side)) for at, length in zip(middle, padded.shape, strict=True)
+    )
+    patch = padded[top : top + side, left : left + side]
     patch = patch[:, ::-1] if rng.random() < 0.5 else patch
     return np.ascontiguousarray(patch, np.float32) * np.float32(1 / 255)
 
@@ -248,11 +272,18 @@ def _worn(clean: FloatArray, rng: np.random.Generator, settings: PatchSettings) 
     return np.asarray(np.clip(clean, 0, 1), np.float32), grain
 
 
-def make_patch(data: TrainingData, rng: np.random.Generator, settings: PatchSettings) -> Patch:
-    """Draw one patch (side, side) with its mask and loss weights from `rng`."""
+def _clean_patch(data: TrainingData, rng: np.random.Generator, settings: PatchSettings) -> FloatArray:
+    if data.hard is not None and rng.random() < settings.hard_share:
+        picture, row, column = (int(value) for value in data.hard[int(rng.integers(len(data.hard)))])
+        return _crop_at(data.pictures[picture], (row, column), rng, settings.side)
     use_photographs = not data.benchmark_like or (data.photographs and rng.random() < settings.photographs_share)
     pool = data.photographs if use_photographs else data.benchmark_like
-    clean = np.clip(_crop(pool[int(rng.integers(len(pool)))], rng, settings.side), 0, 1)
+    return np.clip(_crop(pool[int(rng.integers(len(pool)))], rng, settings.side), 0, 1)
+
+
+def make_patch(data: TrainingData, rng: np.random.Generator, settings: PatchSettings) -> Patch:
+    """Draw one patch (side, side) with its mask and loss weights from `rng`."""
+    clean = _clean_patch(data, rng, settings)
     if rng.random() < 0.07:
         clean = _add_lettering(clean, rng)
     if rng.random() < 0.07:

@@ -7,18 +7,23 @@ Photos Back to Life" (CVPR 2020). The batch of step k is a function of (seed, k)
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.scratches.network import NetworkSettings, ScratchUNet, unfold, widen
+from models.scratches.detector import probability_map
+from models.scratches.hard_places import hard_places
+from models.scratches.network import NetworkSettings, ScratchUNet, prepare_for_inference, unfold, widen
 from models.scratches.synthesis import TRAINING_DAMAGE, PatchSettings, TrainingData, load_split, make_batch
 from models.training.optimizer import ConvolutionMuon
 
@@ -109,6 +114,13 @@ class Trainer:
         self.network.to(self.device)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
 
+    def draw_hard_places(self, count: int) -> None:
+        """Learn more from where the network, as it starts, takes the photographs for damaged."""
+        network = prepare_for_inference(copy.deepcopy(self.network))
+        look = partial(probability_map, network=network, device=self.device)
+        rng = np.random.default_rng((self.settings.seed, count))
+        self.data = replace(self.data, hard=hard_places(self.data.pictures, look, count=count, rng=rng))
+
     def train_step(self) -> float:
         """Do one step; returns the loss."""
         settings = self.settings
@@ -142,6 +154,8 @@ class Trainer:
             "step": self.step,
             "seed": self.settings.seed,
         }
+        if self.data.hard is not None:
+            state["hard"] = torch.from_numpy(self.data.hard)
         temporary = self.out / "checkpoint.pt.part"
         torch.save(state, temporary)
         os.replace(temporary, self.out / "checkpoint.pt")
@@ -157,6 +171,8 @@ class Trainer:
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
+        if "hard" in state:
+            self.data = replace(self.data, hard=state["hard"].numpy())
 
     def run(self) -> None:
         """Train up to the last step, with a line to the log every 100 steps and regular checkpoints."""
@@ -197,6 +213,13 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=TrainingSettings(steps=1, seed=0).learning_rate)
     parser.add_argument("--batch", type=int, default=TrainingSettings(steps=1, seed=0).batch, help="patches a step")
     parser.add_argument("--side", type=int, default=PATCHES.side, help="side of a patch, px")
+    parser.add_argument(
+        "--hard-places",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw a quarter of the patches from N places that the weights begun with take for damage",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     arguments = parser.parse_args()
@@ -218,6 +241,8 @@ def main() -> None:
         else:
             state = torch.load(arguments.start_from, map_location=arguments.device, weights_only=True)
             trainer.start_from(state["average"])
+    if arguments.hard_places and trainer.data.hard is None:
+        trainer.draw_hard_places(arguments.hard_places)
     trainer.run()
     print(
         f"done; now: python -m models.scratches.calibration --data {arguments.data} --checkpoint-folder {arguments.out}"

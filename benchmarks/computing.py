@@ -26,8 +26,3 @@ def prepare(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
     cv2.setNumThreads(given.threads)
     keep_freed_memory()
     return device
-
-
-def in_bf16(device: str) -> torch.autocast:
-    """Return the context in which fits are measured: products in bfloat16."""
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)

@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.computing import add_computing, in_bf16, prepare
+from benchmarks.computing import add_computing, prepare
 from flows.line_chart import lines_svg
 from models.deep_prior.data_terms import WholePicture, crop_to_multiple
 from models.deep_prior.fitting import fit, with_budget
@@ -49,6 +49,7 @@ from models.deep_prior.settings import (
 )
 from models.deep_prior.stopping import StoppingRule, Verdict, WindowedVariance
 from models.deep_prior.without_network import NO_PRIOR, TV_PRIOR, PixelSettings, enlarge_without_network
+from models.device import quick_products
 from models.run import Runner, RunSettings
 from models.training.photographs import read_rgb
 
@@ -351,7 +352,7 @@ def main() -> None:
     if given.command == "enlarge" and given.factor not in ENLARGING[given.preset]:
         parser.error(f"--preset: got {given.preset} with --factor {given.factor}, expected --factor 4, as published")
     device = prepare(parser, given)
-    with in_bf16(device):
+    with quick_products(device):
         measure(given, device=device)
 
 

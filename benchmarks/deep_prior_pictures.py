@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from benchmarks.computing import add_computing, in_bf16, prepare
+from benchmarks.computing import add_computing, prepare
 from models.deep_prior.restoring import denoise, inpaint
 from models.deep_prior.settings import (
     FLASH,
@@ -28,6 +28,7 @@ from models.deep_prior.settings import (
     INPAINT_LIBRARY_RESNET,
     INPAINT_LIBRARY_UNET,
 )
+from models.device import quick_products
 
 SIDE = 256
 LABEL_PX = 18
@@ -88,7 +89,7 @@ def main() -> None:
     add_computing(parser)
     given = parser.parse_args()
     device = prepare(parser, given)
-    with in_bf16(device):
+    with quick_products(device):
         pictures = hole(device=device) if given.what == "hole" else flash(device=device)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     side_by_side(pictures, columns=3 if given.what == "hole" else 4).save(given.out, quality=85)

@@ -26,7 +26,7 @@ from models.deep_prior.fitting import fit, with_budget
 from models.deep_prior.networks import quickened
 from models.deep_prior.picture_fit import first_source, untrained
 from models.deep_prior.settings import PUBLISHED, Preset
-from models.device import resolve_device, resolve_precision
+from models.device import quick_products, resolve_device
 
 TARGET_RATIO = 3.0
 WARM_UP = 2
@@ -55,7 +55,7 @@ def our_seconds(preset: Preset, *, side: int, iterations: int, device: str) -> f
     """Return the seconds of an iteration of `fit`."""
     observed = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     times: list[float] = []
-    with torch.autocast(torch.device(device).type, dtype=resolve_precision("auto", device=device)):
+    with quick_products(device):
         fit(
             WholePicture(observed),
             preset=with_budget(preset, iterations=iterations + WARM_UP),

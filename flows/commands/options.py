@@ -9,7 +9,7 @@ import typer
 
 
 class Precision(StrEnum):
-    """Number format inside the networks; auto takes bfloat16 where the hardware is fast at it."""
+    """Number format inside the networks; auto takes bfloat16 where it is measured to be quicker."""
 
     auto = "auto"
     float32 = "float32"

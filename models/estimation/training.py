@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.device import quick_products
 from models.estimation.network import QUANTITIES, EstimatorNetwork, decode, encode
 from models.estimation.training_data import BatchSettings, Picture, draw_batch, read_photos
 from models.training.optimizer import ConvolutionMuon
@@ -53,7 +54,7 @@ def learning_rate_at(step: int, settings: TrainingSettings) -> float:
 
 
 def _predict(network: EstimatorNetwork, windows: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.autocast(windows.device.type, dtype=torch.bfloat16):
+    with quick_products(windows.device):
         value, log_scale = network(windows)
     return value.float(), log_scale.float()
 

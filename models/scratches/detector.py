@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.device import resolve_precision
+from models.device import quick_products
 from models.scratches.hysteresis import Components, Thresholds, grow_mask
 from models.scratches.network import SIZE_MULTIPLE, ScratchUNet, prepare_for_inference
 from models.scratches.pyramid import add_copy, coarser_factors, grey_of, halved
@@ -228,8 +228,7 @@ def _tile_probability(grey: NDArray[np.float32], network: nn.Module, device: tor
     # "symmetric" repeats as often as needed, so that it also fills pictures of a few pixels.
     padded = np.pad(grey, padding, mode="symmetric")
     batch = torch.from_numpy(padded)[None, None].to(device).contiguous(memory_format=torch.channels_last)
-    fast = resolve_precision("auto", device=str(device)) is torch.bfloat16
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=fast):
+    with torch.inference_mode(), quick_products(device):
         logits = network(batch)
     levels = torch.sigmoid(logits[0, 0, :height, :width].float()).mul_(255).round_().to(torch.uint8)
     result: NDArray[np.uint8] = levels.cpu().numpy()

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.device import quick_products
 from models.scratches.detector import probability_map
 from models.scratches.hard_places import hard_places
 from models.scratches.network import NetworkSettings, ScratchUNet, prepare_for_inference, unfold, widen
@@ -126,7 +127,7 @@ class Trainer:
         settings = self.settings
         arrays = make_batch(self.data, seed=settings.seed, step=self.step, count=settings.batch, settings=self.patches)
         images, masks, weights = (torch.from_numpy(array).to(self.device) for array in arrays)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with quick_products(self.device):
             logits = self.network(images.contiguous(memory_format=torch.channels_last))
         loss = detection_loss(logits, masks, weights, settings=settings)
         self.optimizer.zero_grad()

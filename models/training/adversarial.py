@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.device import quick_products
 from models.training.adversarial_losses import (
     Adversary,
     discriminator_loss,
@@ -31,7 +32,7 @@ from models.training.corruption import Example, torch_generator
 from models.training.discriminator import PatchDiscriminator
 from models.training.feature_losses import Extractor, matching_loss, perceptual_loss, style_loss
 from models.training.log import Progress
-from models.training.loop import LoopSettings, Losses, Schedule, autocast, carry_out, charbonnier
+from models.training.loop import LoopSettings, Losses, Schedule, carry_out, charbonnier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,16 +160,19 @@ class _Duel:
         self._generator, self._discriminator = generator, discriminator
         self._adversarial, self._extractor, self._settings = adversarial, extractor, settings
 
+    def _quick(self) -> torch.autocast:
+        return quick_products(self._settings.device, allowed=self._settings.bf16)
+
     def output(self, example: Example, *, learning: bool) -> Tensor:
         """Return what the generator makes of a batch."""
-        with torch.set_grad_enabled(learning), autocast(self._settings):
+        with torch.set_grad_enabled(learning), self._quick():
             made: Tensor = self._generator(example.network_input)
         return made.float()
 
     def discriminator_loss(self, example: Example, output: Tensor, *, step: int, rng: np.random.Generator) -> Tensor:
         """Return what the discriminator is to lower."""
         real, fake = _seen(example.target, example), _seen(example.completed(output), example)
-        with autocast(self._settings):
+        with self._quick():
             told, denied = self._discriminator(torch.cat([real, fake])).chunk(2)
         loss = discriminator_loss(_counted(told, example), _counted(denied, example), kind=self._adversarial.kind)
         every = self._adversarial.penalty_every
@@ -186,7 +190,7 @@ class _Duel:
         weights = self._adversarial
         pixel = charbonnier(output, example.target, weight=example.weight)
         made = example.completed(output)
-        with autocast(self._settings):
+        with self._quick():
             fake, features = self._discriminator.judge(_seen(made, example))
             with torch.no_grad():
                 real, wanted = self._discriminator.judge(_seen(example.target, example))

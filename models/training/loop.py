@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.device import quick_products
 from models.training.ahead import BatchesAhead
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Origin, Part, resume, save
 from models.training.corruption import Example
@@ -71,7 +72,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """Where and how to run: device, bf16 autocast, seconds between checkpoints, and when to stop for now.
+    """Where and how to run: device, bf16 where it is quicker, seconds between checkpoints, and when to stop for now.
 
     patience: stop for good, and go back to the best (`best.pt`), after so many validations that were not better.
     origin: what checkpoints say they were made of.
@@ -118,7 +119,7 @@ def train(
 
     def one_step(step: int) -> Losses:
         example, _ = coming.take(step)
-        with autocast(settings):
+        with quick_products(settings.device, allowed=settings.bf16):
             output = network(example.network_input)
         loss = charbonnier(output.float(), example.target, weight=example.weight)
         optimizer.zero_grad()
@@ -210,8 +211,3 @@ def carry_out(
         step = resume(parts, path=best, optional=(_PENDING,))
     keep(settings.out / CHECKPOINT)
     return step
-
-
-def autocast(settings: LoopSettings) -> torch.autocast:
-    """Return the context in which networks run."""
-    return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16, enabled=settings.bf16)

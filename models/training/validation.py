@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.device import quick_products
 from models.training.corruption import Corruption, Example
 from models.training.photographs import PatchSettings, Photographs, pictures_below, read_rgb
 
@@ -90,7 +91,7 @@ def mean_psnr_db(network: nn.Module, examples: Sequence[Example], *, device: str
     values = []
     for example in examples:
         entry = example.network_input.to(device, memory_format=torch.channels_last)
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
+        with quick_products(device, allowed=bf16):
             output = network(entry)
         values.append(psnr_db(output.float().cpu(), example))
     network.train()

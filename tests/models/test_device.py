@@ -1,4 +1,4 @@
-"""Number format: bfloat16 where the CPU has it and is quicker with it, float32 elsewhere; asking changes nothing else."""
+"""Number format: bfloat16 where the CPU has it and is quicker with it, else float32; asking changes nothing else."""
 
 from __future__ import annotations
 

@@ -47,9 +47,9 @@ def weight_names() -> list[str]:
     return sorted(path.stem for path in WEIGHTS_FOLDER.glob("*.safetensors"))
 
 
-def load_card(name: str, *, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
-    """Read the card of a weight; WeightsError names the nearest one when there is none."""
-    path = folder / f"{name}.json"
+def load_card(name: str, *, folder: Path | None = None) -> WeightCard:
+    """Read the card of a weight, of the shipped ones unless in `folder`; WeightsError names the nearest one if none."""
+    path = (folder or WEIGHTS_FOLDER) / f"{name}.json"
     if not path.is_file():
         near = difflib.get_close_matches(name, weight_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -11,16 +11,14 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.deep_prior.budget import fits_told_to, limited_iterations
 from models.types import ImageRecord, from_json, to_json
 from tasks.caching import STEP_VERSIONS
 from tasks.jobs import Restored, ShardJob
+from tasks.picture import Picture
 from tasks.progress import FitNews, announce_fit
-
-if TYPE_CHECKING:
-    from tasks.steps import Picture
 
 # A GPU fits so many pictures of one size in less time than one after the other; a core gains nothing by it.
 _TOGETHER_ON_A_GPU = 8

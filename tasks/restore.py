@@ -28,10 +28,11 @@ from tasks.caching import StepKey
 from tasks.detect import load_mask
 from tasks.fits import are_fitted, files_together, finished, remember_finished
 from tasks.jobs import Assessed, Detected, Failure, Ingested, Restored, Routed, ShardJob
+from tasks.picture import Picture
 from tasks.progress import announce
 from tasks.retrying import NETWORK_FAULTS
 from tasks.sources import shared_source
-from tasks.steps import Picture, apply_plans
+from tasks.steps import apply_plans
 from tasks.together import each_together
 
 BATCH_PIXELS = 16_000_000

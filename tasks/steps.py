@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from models.routing.rules import enlargement
-from models.types import DegradationEstimate, ImageRecord, Plan, ScratchReport, Step, StepOutcome
+from models.types import StepOutcome
 from tasks.acceptance import compare, refusal_of_step
 from tasks.boundary import attempt_together
 from tasks.detect import load_mask
 from tasks.device import DEVICE_LOCK, runner
 from tasks.fits import fits_of
 from tasks.ingest import load_pixels
-from tasks.jobs import Failure, ShardJob
+from tasks.jobs import ShardJob
+from tasks.picture import Picture
 from tasks.together import each_together
 
 if TYPE_CHECKING:
@@ -27,40 +26,6 @@ if TYPE_CHECKING:
     from models.run import Applied
 
 Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Picture:
-    """One image on its way through its plan; `pixels` is the latest accepted state, None before and after the work."""
-
-    record: ImageRecord
-    scratches: ScratchReport | None
-    estimate: DegradationEstimate | None
-    plan: Plan | None
-    failure: Failure | None
-    seconds: float
-    pixels: npt.NDArray[Any] | None = None
-    changed: bool = False
-    filled: bool = False
-    refused: bool = False
-    outcomes: list[StepOutcome] = field(default_factory=list)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Methods of the plan, in order; none for a failed image."""
-        return () if self.plan is None else tuple(step.method_id for step in self.plan.steps)
-
-    @property
-    def final_pixels(self) -> int:
-        """How many pixels the plan ends with."""
-        return self.record.width * self.record.height * enlargement(self.plan) ** 2
-
-    @property
-    def pending(self) -> tuple[Step, ...]:
-        """Steps still to be carried out; none after a failure, nor after a refusal, whose result they were for."""
-        if self.plan is None or self.failure is not None or self.refused:
-            return ()
-        return self.plan.steps[len(self.outcomes) :]
 
 
 def apply_plans(pictures: Sequence[Picture], *, job: ShardJob) -> None:

@@ -21,9 +21,10 @@ from tasks.datasets.jobs import DatasetOptions
 from tasks.fits import files_together
 from tasks.ingest import load_pixels
 from tasks.jobs import Assessed, Detected, Failure, Ingested, Restored, Routed, ShardJob
+from tasks.picture import Picture
 from tasks.progress import announce
 from tasks.restore import batches_of, pictures_of, status_of
-from tasks.steps import Picture, apply_plans
+from tasks.steps import apply_plans
 from tasks.together import each_together
 
 

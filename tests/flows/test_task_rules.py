@@ -26,7 +26,8 @@ from tasks.caching import STEP_VERSIONS, StepKey, step_key
 from tasks.datasets.identity import shard_identity
 from tasks.datasets.jobs import DatasetJob, DatasetOptions
 from tasks.jobs import Identities, RestoreOptions, ShardJob
-from tasks.steps import Picture, _next_method
+from tasks.picture import Picture
+from tasks.steps import _next_method
 
 JOB = ShardJob(
     run_id="r",

@@ -18,7 +18,8 @@ from models.weights import weights_sha256
 from storage.catalogue_rows import Row, image_row, step_row
 from tasks.device import identify
 from tasks.jobs import RestoreOptions
-from tasks.steps import Picture, apply_plans
+from tasks.picture import Picture
+from tasks.steps import apply_plans
 from tests.flows.test_task_rules import JOB
 from tests.storage.test_catalogue import RECORD
 

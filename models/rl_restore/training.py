@@ -45,6 +45,9 @@ _ACTIONS_PER_LINE = 5_000
 # The agent's memory of episodes. A training that goes on without it, as checkpoints of before have none, learns from
 # others.
 _REPLAY = "replay"
+# The tools as the optimizer has them; joint trainings of before had no other.
+_LEARNING = "learning"
+_AVERAGING = 0.997
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,12 +229,15 @@ def train_tools(
     """Train `network.tools` in place through the chains of the frozen agent (Algorithm 1); return the steps done.
 
     The squared error at the end of every chain goes back through all its tools; a tool's gradient is the mean over
-    its uses in the batch.
+    its uses in the batch. What is validated, kept and in `network` at the end is the running mean of the tools.
     """
     optimizer = torch.optim.Adam(network.tools.parameters(), lr=learning_rate)
-    parts: dict[str, Part] = {"network": network, "optimizer": optimizer}
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    parts: dict[str, Part] = {_LEARNING: network, "optimizer": optimizer, "network": averaged}
     out.mkdir(parents=True, exist_ok=True)
-    done = resume(parts, path=out / CHECKPOINT)
+    done = resume(parts, path=out / CHECKPOINT, optional=(_LEARNING,))
+    if done and _LEARNING not in torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True):
+        network.load_state_dict(averaged.state_dict())
     began = time.monotonic()
     while done < steps and time.monotonic() - began < 60 * minutes:
         rng = np.random.default_rng((seed, 7, done))
@@ -252,11 +258,15 @@ def train_tools(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (1.0 - 0.95 * done / steps)
         optimizer.step()
+        with torch.no_grad():
+            for mean, value in zip(averaged.tools.parameters(), network.tools.parameters(), strict=True):
+                mean.lerp_(value, 1.0 - _AVERAGING)
         done += 1
         if done % 200 == 0 or done == steps:
             line = {"steps": done, "loss": float(loss.detach())}
-            _record(out, line, gains=validate(network), parts=parts, step=done)
+            _record(out, line, gains=validate(averaged), parts=parts, step=done)
     save(parts, step=done, path=out / CHECKPOINT)
+    network.load_state_dict(averaged.state_dict())
     return done
 
 
@@ -281,7 +291,7 @@ def _record(out: Path, line: dict[str, Any], *, gains: dict[str, float], parts: 
     save(parts, step=step, path=out / CHECKPOINT)
     if gain > max((row.get("gain_db", -math.inf) for row in rows), default=-math.inf):
         # Nothing is gone on with from there but weights.
-        parts = {name: part for name, part in parts.items() if name != _REPLAY}
+        parts = {name: part for name, part in parts.items() if name not in (_REPLAY, _LEARNING)}
         save(parts, step=step, path=out / BEST_CHECKPOINT)
 
 

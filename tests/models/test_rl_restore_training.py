@@ -168,6 +168,27 @@ def test_both_loops_go_on_where_they_stopped(network: ToolchainNetwork, tmp_path
     assert train_tools(network, patches, steps=3, out=tmp_path / "joint", **given) == 3
 
 
+def test_joint_training_keeps_the_running_mean_and_goes_on_from_what_it_learned(
+    network: ToolchainNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        network.agent.q.bias[STOP - 1] = -100.0
+    patches = Patches(photographs(), single_fault_share=0.5)
+    given = {"batch": 2, "learning_rate": 1e-3, "seed": 1, "validate": lambda trained: {"mild": 0.0}}
+    unbroken, broken = copy.deepcopy(network), network
+    train_tools(unbroken, patches, steps=2, out=tmp_path / "a", minutes=9.0, **given)
+    clock = iter([0.0, 0.0, 600.0])  # began, before the first step, after it
+    with monkeypatch.context() as patched:
+        patched.setattr("models.rl_restore.training.time", SimpleNamespace(monotonic=lambda: next(clock)))
+        assert train_tools(broken, patches, steps=2, out=tmp_path / "b", minutes=9.0, **given) == 1
+    assert train_tools(broken, patches, steps=2, out=tmp_path / "b", minutes=9.0, **given) == 2
+    states = [torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in "ab"]
+    for part in ("network", "learning"):
+        assert all(torch.equal(value, states[1][part][name]) for name, value in states[0][part].items())
+    assert any(not torch.equal(value, states[0]["learning"][name]) for name, value in states[0]["network"].items())
+    assert all(torch.equal(value, states[0]["network"][name]) for name, value in unbroken.state_dict().items())
+
+
 def test_an_agent_that_stopped_and_goes_on_is_that_of_an_uninterrupted_training(
     network: ToolchainNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,8 @@ NEEDS: tuple[Need, ...] = (
         command="python -m models.scratches.training --data DATA --out RUN --steps N --seed S --learning-rate 2.5e-4 "
         "--start-from models/weights/scratch_detector.safetensors",
         notes="from scratch, 6,000 steps of Muon reach 0.963 on the calibration set (what was shipped then: 0.972); at "
-        "1e-3, 9,500 steps from shipped weights lose more than they gain (docs/decisions/0031); try lattices, spokes, "
+        "1e-3, 9,500 steps from shipped weights lose more than they gain, and 9,000 at 3.5e-4 with `--hard-places` "
+        "precision (docs/decisions/0031); try those without prints, lattices, spokes, "
         "spray, foliage as negatives, real scratches, larger patches",
     ),
     Need(

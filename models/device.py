@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-# Gains and losses of bfloat16 are far from 1 on every CPU seen: a busy machine does not change the answer.
+# Gains and losses of bfloat16 are far from 1 on every CPU seen.
 _LEAST_GAIN = 1.15
-_TURNS = 6
+_TURNS = 8
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 _TRIM_THRESHOLD = 2**30
@@ -40,7 +40,7 @@ def resolve_device(device: str) -> str:
 def cpu_has_fast_bf16() -> bool:
     """Whether this CPU convolves bfloat16 faster than float32: it has instructions for it, and they pay.
 
-    Measured once per process, in a tenth of a second (docs/decisions/0032): some CPUs with AVX512-BF16 are twice
+    Measured once per process, in 0.2 s (docs/decisions/0032): some CPUs with AVX512-BF16 are twice
     as quick in bfloat16, others half as quick.
     """
     return _has_bf16_products() and _speed_of_bf16() > _LEAST_GAIN
@@ -56,21 +56,28 @@ def quick_products(device: str | torch.device, *, allowed: bool = True) -> torch
 
 
 def _speed_of_bf16() -> float:
-    """Return how many times as quick a 3x3 convolution of 64 channels is in bfloat16 as in float32."""
+    """Return how many times as quick a 3x3 convolution of 64 channels is in bfloat16 as in float32.
+
+    In CPU time of one thread: what else the machine does must not decide. Two threads would wait for each other.
+    """
     calls = []
     for dtype in (torch.float32, torch.bfloat16):
         picture = torch.ones((1, 64, 96, 96), dtype=dtype).to(memory_format=torch.channels_last)
         filters = torch.ones((64, 64, 3, 3), dtype=dtype).to(memory_format=torch.channels_last)
         calls.append(partial(functional.conv2d, picture, filters, padding=1))
     seconds = [math.inf, math.inf]
-    with torch.inference_mode():
-        # In turns, and the best of each: another process must not decide.
-        for turn in range(_TURNS):
-            for index, call in enumerate(calls):
-                began = time.perf_counter()
-                call()
-                if turn:
-                    seconds[index] = min(seconds[index], time.perf_counter() - began)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for turn in range(_TURNS):
+                for index, call in enumerate(calls):
+                    began = time.thread_time()
+                    call()
+                    if turn:  # the first one prepares
+                        seconds[index] = min(seconds[index], time.thread_time() - began)
+    finally:
+        torch.set_num_threads(threads)
     return seconds[0] / seconds[1]
 
 

@@ -39,9 +39,11 @@ def test_bfloat16_is_taken_where_it_is_there_and_pays(
         assert not torch.is_autocast_enabled("cpu")
 
 
-def test_measuring_leaves_chance_as_it_was() -> None:
+def test_measuring_leaves_chance_and_threads_as_they_were() -> None:
+    threads = torch.get_num_threads()
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
     assert device._speed_of_bf16() > 0
     assert torch.equal(torch.rand(2), expected)
+    assert torch.get_num_threads() == threads

@@ -31,6 +31,7 @@ from models.rl_restore.episodes import Greedy, Replay, play, psnr_db, restored
 from models.rl_restore.export import begin_stage, finished
 from models.rl_restore.networks import AGENT_SIDE, LARGEST_STEPS, STOP, TOOL_COUNT, Agent, ToolchainNetwork, told_of
 from models.rl_restore.tool_training import ToolFaults
+from models.training.averaging import move_mean
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Part, resume, save
 from models.training.corruption import MixtureOfSeverity
 from models.training.log import LOG, mend_log, read_lines, require_finite
@@ -258,9 +259,7 @@ def train_tools(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (1.0 - 0.95 * done / steps)
         optimizer.step()
-        with torch.no_grad():
-            for mean, value in zip(averaged.tools.parameters(), network.tools.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - _AVERAGING)
+        move_mean(averaged.tools.state_dict(), network.tools.state_dict(), decay=_AVERAGING)
         done += 1
         if done % 200 == 0 or done == steps:
             line = {"steps": done, "loss": float(loss.detach())}

@@ -147,12 +147,12 @@ def _crop(image: NDArray[np.uint8], rng: np.random.Generator, side: int) -> Floa
 
 def _crop_at(image: NDArray[np.uint8], middle: tuple[int, int], rng: np.random.Generator, side: int) -> FloatArray:
     """Cut a patch in native size so that `middle` lies anywhere in it; a smaller picture is mirrored at its edges."""
-    short = [max(0, side - length) for length in image.shape]
-    padded = np.pad(image, [(0, missing) for missing in short], mode="symmetric")
     top, left = (
-        int(np.clip(at - rng.integers(side), 0, length - side)) for at, length in zip(middle, padded.shape, strict=True)
+        int(np.clip(at - rng.integers(side), 0, max(0, length - side)))
+        for at, length in zip(middle, image.shape, strict=True)
     )
-    patch = padded[top : top + side, left : left + side]
+    patch = image[top : top + side, left : left + side]
+    patch = np.pad(patch, [(0, side - length) for length in patch.shape], mode="symmetric")
     patch = patch[:, ::-1] if rng.random() < 0.5 else patch
     return np.ascontiguousarray(patch, np.float32) * np.float32(1 / 255)
 

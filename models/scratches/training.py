@@ -26,6 +26,7 @@ from models.scratches.detector import probability_map
 from models.scratches.hard_places import hard_places
 from models.scratches.network import NetworkSettings, ScratchUNet, prepare_for_inference, unfold, widen
 from models.scratches.synthesis import TRAINING_DAMAGE, PatchSettings, TrainingData, load_split, make_batch
+from models.training.averaging import move_mean
 from models.training.optimizer import ConvolutionMuon
 
 # What the detector learns from; the defaults of the settings are what the benchmark's first sets are drawn by.
@@ -133,18 +134,10 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(lr=learning_rate(self.step, settings), clip_norm=settings.gradient_clip)
-        self._update_average()
+        decay = min(settings.ema_decay, (1 + self.step) / (10 + self.step))
+        move_mean(self.average, self.network.state_dict(), decay=decay)
         self.step += 1
         return float(loss.detach())
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
 
     def save(self) -> None:
         """Write the state to `out`/checkpoint.pt in one move."""

@@ -28,6 +28,7 @@ from models.training.adversarial_losses import (
     r1_penalty,
 )
 from models.training.ahead import BatchesAhead
+from models.training.averaging import move_mean
 from models.training.corruption import Example, torch_generator
 from models.training.discriminator import PatchDiscriminator
 from models.training.feature_losses import Extractor, matching_loss, perceptual_loss, style_loss
@@ -125,9 +126,7 @@ def train_adversarially(
         with _frozen(discriminator):
             loss, pixel, fooled = duel.generator_loss(example, output)
             _follow(loss, optimizers["optimizer"], clip=(generator, schedule.clip_norm))
-        with torch.no_grad():
-            for mean, value in zip(averaged.state_dict().values(), generator.state_dict().values(), strict=True):
-                mean.lerp_(value, 1.0 - adversarial.averaging) if mean.is_floating_point() else mean.copy_(value)
+        move_mean(averaged.state_dict(), generator.state_dict(), decay=adversarial.averaging)
         return {"loss": float(pixel), "adversarial_loss": float(fooled), "discriminator_loss": float(judged.detach())}
 
     turns = adversarial.discriminator_steps

@@ -91,6 +91,8 @@ def _collection(name: str, given: Mapping[str, Any], *, defaults: RestoreOptions
     options = _options(settings, defaults, where)
     if options.reference is not None:
         options = replace(options, reference=_place(options.reference, where=f"{where}: reference", file=file))
+    if options.masks is not None:
+        options = replace(options, masks=_place(options.masks, where=f"{where}: masks", file=file))
     return Collection(
         name=name,
         source=_place(given["source"], where=f"{where} source", file=file),
@@ -211,6 +213,7 @@ _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "device": ("device", _text),
     "precision": ("precision", _one_of(*_PRECISIONS)),
     "reference": ("reference", _text),
+    "masks": ("masks", _text),
     "policy": ("policy", _text),
     "seed": ("seed", _count(0, 2**31 - 1)),
     "shard_images": ("shard_images", _count(1, 100_000)),

@@ -85,7 +85,7 @@ def restore_archive(
     allow_work()
     with placed_on(dask, device=options.device) as place:
         run = prepare_run(source, destination, options=options)
-        place.check_places([run.source, *([] if options.reference is None else [options.reference])])
+        place.check_places([run.source, *(uri for uri in (options.reference, options.masks) if uri is not None)])
         try:
             work = plan_work(run, window)
             if not work.nothing:

@@ -18,6 +18,7 @@ from storage.locations import Location
 from storage.outputs import check_destination
 from storage.run_records import record_outcome
 from storage.shards import Shard
+from tasks.given_masks import check_masks
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.reference import reference_fingerprint
 from tasks.report import render_run
@@ -33,9 +34,11 @@ _record = patiently(record_outcome, name="record outcome")
 def prepare_run(source: str, destination: str, *, options: RestoreOptions) -> ShardJob:
     """Return what all jobs of a run have in common, without a shard yet.
 
-    Raises OutputError when results would meet the originals, ValueError for a device that is not there.
+    Raises OutputError when results would meet the originals, ValueError for a device that is not there or a folder of
+    masks that cannot be used.
     """
     check_destination(source, Location(destination))
+    check_masks(options.masks, source=source, destination=destination)
     check_methods(options)
     source, target = Location(source).uri, Location(destination)
     identities = placement().identify(options)

@@ -20,6 +20,7 @@ from storage.outputs import check_writable, foreign_output
 from storage.run_records import record_settings
 from storage.shards import Shard, cut_runs
 from storage.sources import SourceMember
+from tasks.given_masks import list_masks, masks_of_shard
 from tasks.increment import (
     Comparison,
     Increment,
@@ -38,6 +39,7 @@ from tasks.survey import duplicates_of, fingerprint_shard, survey_source
 
 # Of sources far away, from when they are hashed, before the first shard, until they are decoded.
 _KEPT_BYTES = 1 << 30
+_list_masks = patiently(list_masks, name="masks")
 _check_writable = patiently(check_writable, name="try the destination")
 _record_settings = patiently(record_settings, name="record settings")
 _committed = patiently(committed_shards, name="committed")
@@ -72,7 +74,13 @@ def plan_work(run: ShardJob, window: Window) -> Work:
     if not options.incremental and options.retry is None and options.only is None:
         found: Any = survey_source(source=run.source, options=to_json(options))
         shards = _hashed(run, [from_json(Shard, shard) for shard in found], keep=True)
-        return Work(jobs=_jobs(run, shards, duplicates_of(shards)))
+        jobs = _jobs(run, shards, duplicates_of(shards))
+        if run.options.masks is not None and not any(job.masks for job in jobs):
+            raise ValueError(
+                f"masks: none of the files in {run.options.masks} has the name of a picture of {run.source}; expected "
+                "album/cat.jpg.png or album/cat.png for album/cat.jpg"
+            )
+        return Work(jobs=jobs)
     listed: Any = compare_source(run=to_json(run))
     members, compared = cast(tuple[list[SourceMember], Comparison], listed)
     if options.incremental:
@@ -248,4 +256,8 @@ def _largest_first(jobs: Iterable[ShardJob]) -> list[ShardJob]:
 
 
 def _jobs(run: ShardJob, shards: Sequence[Shard], duplicates: Iterable[tuple[tuple[str, str], ...]]) -> list[ShardJob]:
-    return [replace(run, shard=shard, duplicates=twins) for shard, twins in zip(shards, duplicates, strict=True)]
+    listed: Any = _list_masks(run.options.masks)
+    return [
+        replace(run, shard=shard, duplicates=twins, masks=masks_of_shard(shard, listed))
+        for shard, twins in zip(shards, duplicates, strict=True)
+    ]

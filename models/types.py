@@ -116,15 +116,19 @@ class DegradationEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScratchReport:
-    """Result of scratch detection: `mask` names an 8-bit PNG (255 = damaged) or is None when nothing was found."""
+    """Result of scratch detection: `mask` names an 8-bit PNG (255 = damaged) or is None when nothing was found.
+
+    threshold: None where nothing was searched. given: the mask came with the picture, and is followed as it is.
+    """
 
     coverage: float
     components: int
     confidence: float
-    threshold: float
+    threshold: float | None
     mask: str | None
     mask_sha256: str | None
     detector: str
+    given: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,9 +63,9 @@ _TECHNICAL = [
 _DAMAGE = [
     _field("scratch_components", _I, "Connected damaged regions"),
     _field("scratch_threshold", _F, "Probability above which a pixel counts as damaged", unit="1"),
-    _field("scratch_detector", _S, "Detector and version"),
+    _field("scratch_detector", _S, "Detector and version; given-… for a mask that came with the picture"),
     _field("mask_uri", _S, "Damage mask, 255 = damaged"),
-    _field("mask_sha256", _S, "sha256 of the damage mask as the detector saved it"),
+    _field("mask_sha256", _S, "sha256 of the damage mask as it was kept, before the fill"),
     *_estimate("scratch_coverage", "Share of pixels under scratches, cracks, dust or holes", "1"),
     *_estimate("noise_sigma", "Standard deviation of the noise", "8-bit grey level"),
     *_estimate("blur_sigma_px", "Standard deviation of an equivalent Gaussian blur", "pixel"),

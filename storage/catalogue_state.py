@@ -21,6 +21,8 @@ from storage.catalogue_schema import TABLES
 from storage.locations import Location
 
 PRESENT, SOURCE_MISSING = "present", "source_missing"
+# How the name of a detector begins where masks came with a picture, and it was not searched.
+GIVEN = "given-"
 _DISTINGUISHING = (
     "relative_path",
     "page_index",
@@ -37,6 +39,7 @@ SELECT run_id, shard_id, relative_path, max(finished_at) AS finished_at, any_val
        any_value(source_state) AS source_state, any_value(source_uri) AS source_uri,
        any_value(duplicate_of) AS duplicate_of,
        any_value(error_kind) FILTER (WHERE status IN ('failed', 'quarantined')) AS error_kind,
+       any_value(scratch_detector) FILTER (WHERE starts_with(scratch_detector, $given)) AS given,
        bool_or(status IN ('failed', 'quarantined')) AS unsuccessful, bool_or(output_sha256 IS NOT NULL) AS has_output
 FROM images WHERE collection = $collection GROUP BY run_id, shard_id, relative_path
 """
@@ -56,6 +59,7 @@ class KnownFile:
     """What the catalogue says of one source file, all its pages together.
 
     unsuccessful: it was quarantined or a page of it failed, with `error_kind`. duplicate_of: as in the catalogue.
+    given: which masks came with it, None = it was searched.
     """
 
     shard: ShardKey
@@ -69,6 +73,7 @@ class KnownFile:
     has_output: bool
     duplicate_of: str | None
     finished_at: datetime | None
+    given: str | None = None
 
     @property
     def missing(self) -> bool:
@@ -98,7 +103,7 @@ def load_state(root: Location, *, collection: str) -> CatalogueState:
         return state
     state.stale = {shard: set() for shard, places in shards.items() if len(places) > 1}
     with connect(root, tables=("images",)) as connection:
-        found = connection.sql(_FILES, params={"collection": collection}).to_arrow_table()
+        found = connection.sql(_FILES, params={"collection": collection, "given": GIVEN}).to_arrow_table()
     for batch in found.to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
             shard = (row.pop("run_id"), collection, row.pop("shard_id"))

@@ -64,6 +64,12 @@ class OutputError(StorageError):
     """A result cannot be written where or how it was asked for."""
 
 
+class MaskError(StorageError):
+    """A mask of damage that was given for a picture cannot be used for it."""
+
+    kind = "bad_mask"
+
+
 class NoRoomError(StorageError):
     """The disk is full, or a quota is used up: nothing more can be written, whichever picture it is."""
 

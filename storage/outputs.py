@@ -38,22 +38,27 @@ _OF_MASKS = re.compile(r"(\.page\d+)?\.png$")
 def check_destination(source: str, destination: Location) -> None:
     """Raise OutputError when results would land inside the source, or the source lies inside the destination."""
     origin = Location(source)
-    if origin.scheme != destination.scheme:
-        return
-    if origin.is_local:
-        inner, outer = os.path.realpath(destination.local_path), os.path.realpath(origin.local_path)
-    else:
-        inner, outer = destination.uri, origin.uri
-    if _within(inner, outer):
+    if within(destination, origin):
         raise OutputError(
             f"The destination {destination} lies inside the source {origin}; originals are never written to. "
             "Choose a folder or prefix outside it."
         )
-    if _within(outer, inner) and origin.is_directory():
+    if within(origin, destination) and origin.is_directory():
         raise OutputError(
             f"The source {origin} lies inside the destination {destination}, where results could overwrite it. "
             "Choose a destination beside the source."
         )
+
+
+def within(inner: Location, outer: Location) -> bool:
+    """Whether a place is another one or lies below it, links on a disk followed."""
+    if inner.scheme != outer.scheme:
+        return False
+    if inner.is_local:
+        below, above = os.path.realpath(inner.local_path), os.path.realpath(outer.local_path)
+    else:
+        below, above = inner.uri, outer.uri
+    return below == above or below.startswith(above.rstrip("/") + "/")
 
 
 def check_writable(destination: str) -> None:
@@ -203,10 +208,6 @@ def _target(record: ImageRecord, destination: Location) -> Location:
     if root and root != record.source_uri:
         check_destination(root, destination)
     return destination.join(record.relative_path)
-
-
-def _within(inner: str, outer: str) -> bool:
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
 
 def _blocks(source: bytes | Path) -> Any:

@@ -39,6 +39,8 @@ _DEPENDS_ON: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "detect": lambda job: [
         *(job["identities"][name] for name in ("detector", "detector_settings", "device", "precision")),
         job["options"]["scratch_threshold"],
+        # A shard without any is what it was before masks were given for others.
+        *([job["options"]["masks"], job["masks"]] if job.get("masks") else []),
     ],
     # What treatments would bring is found by trying them.
     "estimate": lambda job: [

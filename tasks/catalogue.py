@@ -94,7 +94,8 @@ def outcome_sha256(job: ShardJob, ingested: Ingested, restored: Sequence[Restore
     refused = sorted((record.relative_path, record.error_kind) for record in ingested.quarantined)
     failed = [index for index, item in enumerate(restored) if item.output.status == "failed"]
     written = [item.output.written_at for item in restored]
-    made_of = [job.shard.content_sha256, refused, failed, written, sorted(job.duplicates), job.reference_sha256]
+    made_of: list[Any] = [job.shard.content_sha256, refused, failed, written, sorted(job.duplicates)]
+    made_of += [job.reference_sha256, *([job.masks] if job.masks else [])]
     return hashlib.sha256(json.dumps(made_of).encode("utf-8", "surrogateescape")).hexdigest()
 
 

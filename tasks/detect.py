@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from prefect import task
@@ -18,6 +19,7 @@ from storage.working_copies import WorkingCopies
 from tasks.boundary import attempt
 from tasks.caching import StepKey
 from tasks.device import DEVICE_LOCK, detector
+from tasks.given_masks import given_as, given_mask
 from tasks.ingest import load_pixels
 from tasks.jobs import Detected, Ingested, ShardJob
 from tasks.progress import announce
@@ -38,7 +40,34 @@ def detect(job: ShardJob, ingested: Ingested) -> tuple[Detected, ...]:
 
 
 def find_scratches(record: ImageRecord, *, job: ShardJob) -> ScratchReport:
-    """Detect the damage of one image and keep its mask, grown by the blurred rim, as a PNG in the working copies."""
+    """Keep the mask of one image's damage as a PNG in the working copies: the one that was given, or what is found."""
+    options = job.options
+    masks = [(path, version) for picture, path, version in job.masks if picture == record.relative_path]
+    given, name = given_mask(record, uri=options.masks, masks=masks, limits=options.limits), given_as(masks)
+    if given is None or name is None:
+        return _search(record, job=job)
+    return _follow(given, record, detector=name, job=job)
+
+
+def _follow(given: Mask, record: ImageRecord, *, detector: str, job: ShardJob) -> ScratchReport:
+    components = cv2.connectedComponents(given.astype(np.uint8), connectivity=8)[0] - 1
+    key, sha256 = None, None
+    if components:
+        key, sha256 = _keep(given, record, found_by=detector, job=job)
+    return ScratchReport(
+        coverage=float(given.mean()),
+        components=components,
+        confidence=1.0,
+        threshold=None,
+        mask=key,
+        mask_sha256=sha256,
+        detector=detector,
+        given=True,
+    )
+
+
+def _search(record: ImageRecord, *, job: ShardJob) -> ScratchReport:
+    """Detect the damage of one image; its mask is grown by the blurred rim."""
     from models.scratches.detector import WEIGHTS_NAME, mask_for_filling, settings_for
     from models.scratches.detector import detect as detect_damage
 
@@ -49,9 +78,9 @@ def find_scratches(record: ImageRecord, *, job: ShardJob) -> ScratchReport:
         found = detect_damage(pixels, network=network, device=identities.device, settings=settings)
     key, sha256 = None, None
     if found.components:
-        encoded = grey_png(np.where(mask_for_filling(found), np.uint8(255), np.uint8(0)))
-        key, sha256 = _mask_key(record, job=job), hashlib.sha256(encoded).hexdigest()
-        Location(job.copies.path(key)).write_bytes_atomic(encoded)
+        threshold = job.options.scratch_threshold
+        found_by = identities.detector[:12] + ("" if threshold is None else f"-{threshold:g}")
+        key, sha256 = _keep(mask_for_filling(found), record, found_by=found_by, job=job)
     return ScratchReport(
         coverage=found.coverage,
         components=found.components,
@@ -61,6 +90,14 @@ def find_scratches(record: ImageRecord, *, job: ShardJob) -> ScratchReport:
         mask_sha256=sha256,
         detector=f"{WEIGHTS_NAME}-{identities.detector[:12]}",
     )
+
+
+def _keep(mask: Mask, record: ImageRecord, *, found_by: str, job: ShardJob) -> tuple[str, str]:
+    """Write a mask into the working copies; return its key and sha256."""
+    encoded = grey_png(np.where(mask, np.uint8(255), np.uint8(0)))
+    key = f"masks/{record.working_copy.removesuffix('.npy')}-{found_by}.png"
+    Location(job.copies.path(key)).write_bytes_atomic(encoded)
+    return key, hashlib.sha256(encoded).hexdigest()
 
 
 def load_mask(record: ImageRecord, scratches: ScratchReport, *, job: ShardJob) -> Mask | None:
@@ -80,12 +117,6 @@ def read_mask(copies: WorkingCopies, key: str) -> Mask:
 
     image = pyvips.Image.new_from_buffer(copies.path(key).read_bytes(), "")
     return np.asarray(image.numpy() > 127)
-
-
-def _mask_key(record: ImageRecord, *, job: ShardJob) -> str:
-    threshold = job.options.scratch_threshold
-    found_by = job.identities.detector[:12] + ("" if threshold is None else f"-{threshold:g}")
-    return f"masks/{record.working_copy.removesuffix('.npy')}-{found_by}.png"
 
 
 @task(

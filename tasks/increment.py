@@ -5,7 +5,7 @@ Never by date: a date says when a file was copied, not what is in it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +15,11 @@ from prefect.cache_policies import NO_CACHE
 from models.types import from_json
 from storage.catalogue import ShardKey
 from storage.catalogue_state import PRESENT, SOURCE_MISSING, CatalogueState, KnownFile, amend_shard, load_state
-from storage.errors import UNAVAILABLE
+from storage.errors import UNAVAILABLE, MaskError
 from storage.locations import Location
 from storage.shards import Shard, cut_runs, identified
 from storage.sources import SourceMember
+from tasks.given_masks import given_as, list_masks, masks_of
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.retrying import NETWORK_FAULTS
 from tasks.sources import listed_members
@@ -80,11 +81,18 @@ class Increment:
         return not (self.shards or self.notes or self.stale)
 
 
-def compare_listing(members: Iterable[SourceMember], state: CatalogueState, *, outputs: Collection[str]) -> Comparison:
+def compare_listing(
+    members: Iterable[SourceMember],
+    state: CatalogueState,
+    *,
+    outputs: Collection[str],
+    given: Callable[[str], str | None] | None = None,
+) -> Comparison:
     """Sort the members of a source by what its listing alone says about them.
 
     outputs: what the listing of the results holds. A picture whose result is gone, or whose store did not give it, is
-    not done, and counts as changed.
+    not done, and counts as changed. given: what masks there are for a path, None = no masks are given; a picture that
+    was restored by others, or whose mask could not be used, counts as changed.
     """
     compared, listed = Comparison(state=state), set()
     for member in members:
@@ -92,7 +100,11 @@ def compare_listing(members: Iterable[SourceMember], state: CatalogueState, *, o
         known = state.files.get(member.relative_path)
         if known is None:
             compared.new.append(member)
-        elif known.error_kind == UNAVAILABLE or (known.has_output and member.relative_path not in outputs):
+        elif (
+            known.error_kind == UNAVAILABLE
+            or (known.has_output and member.relative_path not in outputs)
+            or (given is not None and _masked_otherwise(known, given(member.relative_path)))
+        ):
             compared.changed.append(member)
         elif _certainly_same(member, known):
             compared.same += 1
@@ -189,6 +201,12 @@ def retry_increment(
     return replace(found, changed=len(members), unchanged=len(state.files) - len(members))
 
 
+def _masked_otherwise(known: KnownFile, given: str | None) -> bool:
+    if known.unsuccessful:  # what cannot be read does not get better by a mask
+        return known.error_kind == MaskError.kind
+    return known.given != given
+
+
 def _certainly_same(member: SourceMember, known: KnownFile) -> bool:
     if member.size != (known.source_bytes or 0):
         return False
@@ -278,7 +296,13 @@ def compare_source(*, run: dict[str, Any]) -> Any:
     members = listed_members(job.source, limits=job.options.limits)
     state = load_state(job.catalogue_root, collection=job.collection)
     outputs = set(job.images_root.list()) if state.files else set()
-    return members, compare_listing(members, state, outputs=outputs)
+    listed = list_masks(job.options.masks)
+
+    def given(path: str) -> str | None:
+        return given_as(masks_of(path, listed))
+
+    masked = None if job.options.masks is None else given
+    return members, compare_listing(members, state, outputs=outputs, given=masked)
 
 
 @task(name="amend", cache_policy=NO_CACHE, **NETWORK_FAULTS)

@@ -35,7 +35,8 @@ class RestoreOptions:
     `models.routing.policies`. thorough: the mean over flips and turns of what is learned. budget_gmac: what a treatment
     may take at most, in giga multiply-accumulates per megapixel, None = anything. allow_colour: whether fading
     and casts may be corrected. scratch_threshold: probability from which on damage is filled, however unsure, for
-    pictures that are known to be scratched; None = the detector's own, at which clean ones stay untouched. strengths:
+    pictures that are known to be scratched; None = the detector's own, at which clean ones stay untouched. masks:
+    folder of masks of damage under the pictures' names; one with a mask is filled there, not searched. strengths:
     method id to a strength in [0, 1], 0 = never use it. fit_iterations: how many iterations a method that learns from
     the picture itself may take at most, None = its own number. reference: clean originals under the same relative paths
     (any suffix), to measure against. shard_images, shard_bytes: about how much is one unit of work. workers: shards in
@@ -52,6 +53,7 @@ class RestoreOptions:
     allow_colour: bool = False
     fill_method: str = "fill"
     scratch_threshold: float | None = None
+    masks: str | None = None
     strengths: tuple[tuple[str, float], ...] = ()
     fit_iterations: int | None = None
     device: str = "auto"
@@ -92,7 +94,9 @@ class ShardJob:
     """Everything the stages of one shard need. `working_root` and `previews` are local folders of this machine.
 
     duplicates: (path, path of the first member with the same bytes) for members of this shard.
-    reference_sha256: over names, sizes and times of the reference files; None without a reference.
+    reference_sha256: over names, sizes and times of the reference files; None without a reference. masks: what was
+    given for members of this shard, as (path of the picture, path below `options.masks`, what its
+    listing says of the content).
     """
 
     run_id: str
@@ -106,6 +110,7 @@ class ShardJob:
     options: RestoreOptions
     identities: Identities
     reference_sha256: str | None = None
+    masks: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def copies(self) -> WorkingCopies:

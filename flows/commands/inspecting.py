@@ -17,6 +17,7 @@ from tasks.cleaning import forget_working_copies, working_copies_of
 from tasks.detect import detect
 from tasks.device import identify
 from tasks.estimate import estimate
+from tasks.given_masks import check_masks, list_masks, masks_of_shard
 from tasks.ingest import ingest
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.route import route
@@ -35,11 +36,13 @@ _COLUMNS = {
 def run(source: str, *, options: RestoreOptions, limit: int | None, as_json: bool) -> int:
     """Look at every picture of `source`, print estimate and plan, and return the exit code."""
     check_methods(options)
+    check_masks(options.masks, source=source)
+    listed = list_masks(options.masks)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="lacuna-inspect-") as working:
         for shard in _limited(survey(source, options), limit):
             job = _job(source, fingerprint(source, shard, limits=options.limits), options=options, working=working)
-            found += _look(job)
+            found += _look(replace(job, masks=masks_of_shard(shard, listed)))
     close_source(source, limits=options.limits)
     if as_json:
         print_json(found)

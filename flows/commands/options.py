@@ -71,5 +71,13 @@ ScratchThresholdOption = Annotated[
         help="For pictures known to be scratched: fill from this probability on, such as 0.5. [0.82, if sure]",
     ),
 ]
+MasksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--masks",
+        metavar="FOLDER",
+        help="Masks of damage, white = fill, under the pictures' names: followed, and those pictures not searched.",
+    ),
+]
 FillOption = Annotated[str, typer.Option("--fill", metavar="METHOD", help="How scratches and holes are filled.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of methods that draw random numbers.")]

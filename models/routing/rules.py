@@ -125,20 +125,24 @@ Condition = Callable[[_Finding], Step | None]
 
 
 def _fill(finding: _Finding) -> Step | None:
-    scratches, thresholds = finding.scratches, finding.options.thresholds
-    if scratches.mask is None or scratches.coverage < thresholds.scratch_coverage:
+    scratches = finding.scratches
+    if scratches.mask is None or not (scratches.given or _believed(finding)):
         return None
-    trusted = finding.options.trust_scratches or scratches.confidence >= thresholds.confidence
-    if not trusted or scratches.coverage > thresholds.review_coverage:
-        return None
-    if _isolated(finding):
-        return None
-    method = finding.options.fill_method
+    method, whose = finding.options.fill_method, "by the mask that was given, " if scratches.given else ""
     return Step(
         method_id=method,
         strength=finding.options.strength(method),
-        reason=f"{scratches.components} damaged places cover {scratches.coverage:.2%} of the picture",
+        reason=f"{whose}{scratches.components} damaged places cover {scratches.coverage:.2%} of the picture",
     )
+
+
+def _believed(finding: _Finding) -> bool:
+    """Whether what a search found is surely damage, and not too little or too much of it to be filled."""
+    scratches, thresholds = finding.scratches, finding.options.thresholds
+    if not thresholds.scratch_coverage <= scratches.coverage <= thresholds.review_coverage:
+        return False
+    trusted = finding.options.trust_scratches or scratches.confidence >= thresholds.confidence
+    return trusted and not _isolated(finding)
 
 
 def _isolated(finding: _Finding) -> bool:
@@ -356,7 +360,7 @@ def plan_around(
 
 def _doubt(finding: _Finding) -> str | None:
     thresholds = finding.options.thresholds
-    if finding.scratches.coverage > thresholds.review_coverage:
+    if finding.scratches.coverage > thresholds.review_coverage and not finding.scratches.given:
         return f"{finding.scratches.coverage:.0%} of the picture looks damaged, more than can be filled faithfully"
     unsure = finding.scratches.mask is not None and finding.scratches.confidence < thresholds.confidence
     if finding.options.trust_scratches and unsure and finding.scratches.coverage > thresholds.review_unsure_coverage:

@@ -32,6 +32,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
         [defaults]
         workers = 3
         reference = "clean"
+        masks = "drawn"
         scratch_threshold = 0.5
         budget = 150
         strength = { denoise = 0.5 }
@@ -42,6 +43,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
         source = "s3://in/b"
         destination = "s3://out/b"
         reference = "s3://clean/b"
+        masks = "s3://drawn/b"
         workers = 1
         strength = { deblur = 0 }
         correct_colour = true
@@ -52,6 +54,7 @@ def test_defaults_hold_where_a_collection_says_nothing(tmp_path: Path) -> None:
     assert (first.options.budget_gmac, second.options.budget_gmac) == (150.0, 150.0)
     assert (first.options.scratch_threshold, second.options.scratch_threshold) == (0.5, 0.5)
     assert (first.options.reference, second.options.reference) == (str(tmp_path / "clean"), "s3://clean/b")
+    assert (first.options.masks, second.options.masks) == (str(tmp_path / "drawn"), "s3://drawn/b")
     assert (first.options.workers, first.options.strengths) == (3, (("denoise", 0.5),))
     assert (second.source, second.options.workers, second.options.allow_colour) == ("s3://in/b", 1, True)
     strengths = dict(second.options.strengths)

@@ -89,6 +89,8 @@ def test_key_is_step_version_and_sha256() -> None:
             {"estimate", "route", "restore", "measure"},  # what they would bring is tried
         ),
         (replace(JOB, reference_sha256="x"), {"measure"}),
+        (replace(JOB, options=replace(JOB.options, masks="file:///m")), set()),  # none of them is of this shard
+        (replace(JOB, masks=(("a.png", "a.png", "1"),)), set(STEP_VERSIONS) - {"ingest"}),
         (replace(JOB, options=replace(JOB.options, workers=9)), set()),
         (replace(JOB, working_root="/elsewhere", run_id="other", collection="other"), set()),
     ],

@@ -34,11 +34,15 @@ METRIC_LABELS = {
     "psnr_b_db": "PSNR-B, dB",
     "ssim": "SSIM",
     "changed_fraction": "Changed pixels",
+    "colour_shift_ciede2000": "Colour shift, ΔE00",
+    "detail_retention": "Detail, of that before",
     "noise_sigma": "Noise σ, levels",
     "blur_sigma_px": "Blur σ, px",
     "jpeg_quality": "JPEG quality",
     "sharpness": "Sharpness",
 }
+# Metrics that are shares.
+_SHARES = ("changed_fraction", "detail_retention")
 GAIN_METRICS = ("psnr_db", "ssim", "psnr_b_db")
 
 
@@ -76,6 +80,18 @@ class MetricView:
     @property
     def label(self) -> str:
         return METRIC_LABELS.get(self.name, self.name.replace("_", " "))
+
+    @property
+    def text(self) -> str:
+        """The value, or both with an arrow where it was measured before and after."""
+        shown = [self.after] if self.before is None else [self.before, self.after]
+        return " → ".join(self._text(value) for value in shown)
+
+    def _text(self, value: float | None) -> str:
+        if value is None:
+            return "–"
+        text = f"{value * 100:.3g} %" if self.name in _SHARES else f"{value:.4g}"
+        return text.replace("-", "−")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

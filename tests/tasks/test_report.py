@@ -225,6 +225,21 @@ def test_gain_is_measured_never_guessed(tmp_path: Path) -> None:
     assert "+3.00 dB" in html
     assert "worst −0.50" in html
     assert 'class="gain loss"' in html
+    assert "<td>20 → 26.5</td>" in html
+
+
+def test_shares_of_what_a_run_changed_are_written_as_percent(tmp_path: Path) -> None:
+    changes = [
+        {**metric_rows(1, 0.0, value, metric=name)[1], "stage": "change"}
+        for name, value in (
+            ("changed_fraction", 0.01597),
+            ("detail_retention", 1.0),
+            ("colour_shift_ciede2000", 0.2375),
+        )
+    ]
+    html = render(tmp_path, images=[image_row(1)], steps=[step_row(1)], metrics=changes)
+    for cells in ("Changed pixels</th><td>1.6 %", "of that before</th><td>100 %", "ΔE00</th><td>0.2375"):
+        assert cells in html
 
 
 def test_empty_run(tmp_path: Path) -> None:

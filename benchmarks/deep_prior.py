@@ -14,14 +14,16 @@ mean, and the iteration that the stopping rule picks (it never sees the clean pi
 known pixels put back; `fill` and `biharmonic` beside it. `enlarge`: shrunk by Pillow's Lanczos, PSNR of the Y channel,
 16-235, without the border of 4 px; Pillow's bicubic and `upscale-x4` beside it. Its presets besides `published` are the
 authors' comparison of priors, by 4 alone: the network's (prior-effect), none, and total variation.
-Each picture's line is added to FILE when it is done, and a picture that FILE has already is left out. The measuring
-commands take --device (cuda where there is one) and --threads.
+Each picture's line is added to FILE when it is done, and a picture that FILE has already is left out. Ctrl-C adds what
+there is, as interrupted, which counts as no measurement. The measuring commands take --device (cuda where there is one)
+and --threads, and say every minute how far they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -37,6 +39,7 @@ from benchmarks.computing import add_computing, prepare
 from flows.line_chart import lines_svg
 from models.deep_prior.data_terms import WholePicture, crop_to_multiple
 from models.deep_prior.fitting import fit, with_budget
+from models.deep_prior.picture_fit import Progress
 from models.deep_prior.restoring import denoise, enlarge, inpaint
 from models.deep_prior.settings import (
     DENOISE,
@@ -54,6 +57,8 @@ from models.run import Runner, RunSettings
 from models.training.photographs import read_rgb
 
 EVERY = 20
+TELL_SECONDS = 60.0
+INTERRUPTED = "interrupt"
 SEED = 0
 FILLING = {"published": INPAINT_HALF_MISSING, **{name: OWN[name] for name in OWN if name.startswith("fill")}}
 DENOISING = {name: OWN[name] for name in OWN if name.startswith("denoise")}
@@ -124,6 +129,24 @@ class Watched:
         return replace(verdict, stop=False)
 
 
+@dataclass(slots=True)
+class Teller:
+    """Says on stderr, about every minute, how far a fit is."""
+
+    told: tuple[int, float] = (0, 0.0)
+
+    def __call__(self, made: Progress) -> None:
+        if made.iteration <= self.told[0]:  # another run of the same picture
+            self.told = (0, 0.0)
+        iterations, seconds = made.iteration - self.told[0], made.seconds - self.told[1]
+        if seconds < TELL_SECONDS:
+            return
+        self.told, each = (made.iteration, made.seconds), seconds / iterations
+        left = each * (made.iterations - made.iteration) / 60
+        text = f"{made.iteration} of {made.iterations} iterations at most, {each:.2f} s each, up to {left:.0f} min left"
+        print(text, file=sys.stderr, flush=True)
+
+
 def with_noise(path: Path, *, sigma: float, crop_px: int | None, device: str) -> tuple[Tensor, Tensor]:
     """Return the clean and the noisy picture (1, 1 or 3, H, W) on a device; the noise is the same on all of them."""
     clean = middle(crop_to_multiple(planes(path), 32), crop_px)
@@ -134,7 +157,7 @@ def with_noise(path: Path, *, sigma: float, crop_px: int | None, device: str) ->
 def denoised(path: Path, *, preset: Preset, sigma: float, crop_px: int | None, device: str) -> dict[str, Any]:
     """Return the PSNR of what a preset that stops itself keeps."""
     clean, noisy = with_noise(path, sigma=sigma, crop_px=crop_px, device=device)
-    result = denoise(noisy, preset=preset, seed=SEED)
+    result = denoise(noisy, preset=preset, seed=SEED, progress=Teller())
     return {
         "noisy_db": round(psnr_db(noisy, clean), 2),
         "psnr_db": round(psnr_db(result.image, clean), 2),
@@ -151,7 +174,7 @@ def curve(path: Path, *, sigma: float, iterations: int, crop_px: int | None, dev
     clean, noisy = with_noise(path, sigma=sigma, crop_px=crop_px, device=device)
     preset = replace(DENOISE, fit=replace(DENOISE.fit, iterations=iterations))
     watched = Watched(WindowedVariance(), clean)
-    result = fit(WholePicture(noisy), preset=preset, seed=SEED, rule=watched)
+    result = fit(WholePicture(noisy), preset=preset, seed=SEED, rule=watched, progress=Teller())
     raw = max(watched.curve, key=lambda point: point[1])
     mean = max(watched.curve, key=lambda point: point[2])
     return {
@@ -161,6 +184,7 @@ def curve(path: Path, *, sigma: float, iterations: int, crop_px: int | None, dev
         "picked": [result.best_iteration, round(psnr_db(result.image, clean), 2)],
         "stopped_at": watched.stopped_at,
         "iterations": result.iterations,
+        "stopped_by": result.stopped_by,
         "restored": result.restored,
         "seconds": round(result.seconds, 1),
         "device": device,
@@ -177,7 +201,7 @@ def fill(data: Path, name: str, *, preset: Preset, crop_px: int | None, device: 
     )
     missing = ((masked == 0) & (clean != 0)).float()
     began = time.perf_counter()
-    result = inpaint(masked.to(device), missing.to(device), preset=preset, seed=SEED)
+    result = inpaint(masked.to(device), missing.to(device), preset=preset, seed=SEED, progress=Teller())
     rounded = result.image.cpu().mul(255).round().div(255)
     seconds = round(time.perf_counter() - began, 1)
     levels, gaps = masked[0, 0].mul(255).round().byte().numpy(), missing[0, 0].bool().numpy()
@@ -209,10 +233,10 @@ def enlarged(path: Path, *, factor: int, preset: Preset | PixelSettings, device:
     began = time.perf_counter()
     if isinstance(preset, PixelSettings):
         image = enlarge_without_network(observed, factor=factor, settings=preset, seed=SEED).cpu()
-        iterations = preset.iterations
+        iterations, ended = preset.iterations, "iterations"
     else:
-        result = enlarge(observed, factor=factor, preset=preset, seed=SEED)
-        image, iterations = result.image.cpu(), result.iterations
+        result = enlarge(observed, factor=factor, preset=preset, seed=SEED, progress=Teller())
+        image, iterations, ended = result.image.cpu(), result.iterations, str(result.stopped_by)
     seconds = round(time.perf_counter() - began, 1)
     others = {}
     if factor == 4:
@@ -226,6 +250,7 @@ def enlarged(path: Path, *, factor: int, preset: Preset | PixelSettings, device:
         "bicubic_y_db": round(_psnr_y(plain, pixels, border=factor), 2),
         **others,
         "iterations": iterations,
+        "stopped_by": ended,
         "seconds": seconds,
         "device": device,
     }
@@ -238,8 +263,9 @@ def _psnr_y(found: np.ndarray[Any, Any], clean: np.ndarray[Any, Any], *, border:
 
 
 def measured(out: Path, names: Iterable[str], measure: Callable[[str], dict[str, Any]], **kind: Any) -> None:
-    """Add a line to `out` for every name that has none of this kind."""
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    """Add a line to `out` for every name that has none of this kind; SystemExit 130 after an interrupted one."""
+    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    done = [line for line in lines if line.get("stopped_by") != INTERRUPTED]
     for name in names:
         key = {**kind, "picture": Path(name).stem}
         if any(key.items() <= line.items() for line in done):
@@ -248,6 +274,9 @@ def measured(out: Path, names: Iterable[str], measure: Callable[[str], dict[str,
         with out.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print({name: value for name, value in line.items() if name != "curve"}, flush=True)
+        if line.get("stopped_by") == INTERRUPTED:
+            print("interrupted: what there was is kept, and the same command measures it again", file=sys.stderr)
+            raise SystemExit(130)
 
 
 def show(out: Path, *, plot: Path | None) -> None:

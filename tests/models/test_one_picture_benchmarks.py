@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks import deep_prior, deep_prior_pictures, example_based, example_internal, online_learning
+from models.deep_prior.picture_fit import Progress
 from models.deep_prior.settings import OWN, PUBLISHED, Preset
 from models.deep_prior.without_network import NO_PRIOR
 
@@ -154,3 +155,37 @@ def test_each_way_to_enlarge_has_lines_of_its_own(
     monkeypatch.setattr(sys, "argv", ["benchmark", *wrong])
     with pytest.raises(SystemExit):
         deep_prior.main()
+
+
+def test_what_was_interrupted_is_kept_and_measured_again(tmp_path: Path) -> None:
+    out, ends = tmp_path / "found.jsonl", ["interrupt", "iterations"]
+
+    def measure(_: str) -> dict[str, Any]:
+        return {"stopped_by": ends.pop(0)}
+
+    with pytest.raises(SystemExit) as ended:
+        deep_prior.measured(out, ["a.png"], measure, kind="curve")
+    assert ended.value.code == 130
+    for _ in range(2):
+        deep_prior.measured(out, ["a.png"], measure, kind="curve")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["stopped_by"] for line in lines] == ["interrupt", "iterations"]
+
+
+def test_a_long_fit_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    told = deep_prior.Teller()
+    for iteration in [*range(1, 100), *range(1, 40)]:  # two runs of one picture
+        told(
+            Progress(
+                iteration=iteration,
+                iterations=100,
+                loss=0.0,
+                score=None,
+                best_iteration=1,
+                seconds=2.0 * iteration,
+                best=lambda: torch.zeros(1),
+            )
+        )
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "30 of 100 iterations at most, 2.00 s each, up to 2 min left"
+    assert [line.split()[0] for line in said] == ["30", "60", "90", "30"]

@@ -2,7 +2,9 @@
 
 The same numbers as enlarging (nearest or bilinear), batch normalization, a reflected border and the convolution, one
 after the other. Enlarging is linear and acts on each channel alone, so that its transpose can be applied to the
-gradient before the channels are mixed, on a quarter of the pixels: the mixing is nearly all of the work.
+gradient before the channels are mixed, on a quarter of the pixels: the mixing is nearly all of the work. Of a nearest
+enlargement the way there is shorter, too: a tap more or less sees the same small pixel, so that each of the four pixels
+that one becomes is a 2 x 2 convolution of the small picture, 16 multiplications instead of 36.
 """
 
 from __future__ import annotations
@@ -46,10 +48,13 @@ class _Convolution(torch.autograd.Function):
         epsilon: float,
         kind: Enlarging,
     ) -> Tensor:
-        enlarged = enlarge_twice(x, kind=kind)
-        normalized, mean, inverse = torch.native_batch_norm(enlarged, scale, shift, None, None, True, 0.0, epsilon)
+        # A nearest enlargement has the statistics of the small picture.
+        seen = x if kind == "nearest" else enlarge_twice(x, kind=kind)
+        normalized, mean, inverse = torch.native_batch_norm(seen, scale, shift, None, None, True, 0.0, epsilon)
         ctx.save_for_backward(x, scale, shift, weight, mean, inverse)
         ctx.kind = kind
+        if kind == "nearest":
+            return _convolve_nearest(normalized, weight, bias)
         return functional.conv2d(functional.pad(normalized, (1, 1, 1, 1), mode="reflect"), weight, bias)
 
     @staticmethod
@@ -76,6 +81,28 @@ class _Convolution(torch.autograd.Function):
         of_x = of_x * _per_channel(scale * inverse, x)
         wanted = ctx.needs_input_grad[4]
         return of_x, along, total, of_weight.to(weight.dtype), of_bias if wanted else None, None, None
+
+
+def _convolve_nearest(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the convolution (1, O, 2h, 2w) of x (1, C, h, w) enlarged, with its border reflected."""
+    # What is reflected of the enlarged picture at a border are the small pixels there.
+    bordered = functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    _, _, height, width = x.shape
+    made: list[Tensor] = []
+    for down, rows in enumerate(_seen_by_two(weight, axis=2)):
+        for right, kernel in enumerate(_seen_by_two(rows, axis=3)):
+            part = bordered[:, :, down : down + height + 1, right : right + width + 1]
+            made.append(functional.conv2d(part, kernel.contiguous(memory_format=torch.channels_last), bias))
+    found = made[0].new_empty((1, height, 2, width, 2, len(weight)))
+    for index, maps in enumerate(made):
+        found[:, :, index // 2, :, index % 2] = maps.permute(0, 2, 3, 1)
+    return found.view(1, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+
+
+def _seen_by_two(weight: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
+    """Return what 3 taps along an axis are for the first and the second of two pixels that one became: 2 taps each."""
+    before, middle, after = weight.unbind(axis)
+    return torch.stack([before, middle + after], dim=axis), torch.stack([before + middle, after], dim=axis)
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:

@@ -5,14 +5,16 @@
 Plain: as the authors' notebooks run it: fp32, memory given back to the system, one step after the other. Ours: what
 `models.deep_prior.fitting.fit` does: on the CPU bf16, channels last, freed memory kept and the convolution of
 the enlarged picture with its gradients at the small size. Each turn runs both in processes of their own, in
-alternation; printed are the medians and the median of the turns' ratios. On a GPU also the rate of floating point
-operations of the plain network's count and the share of what a large matrix product reaches there.
+alternation; printed are the medians, the median of the turns' ratios, and the peak memory of the processes (on Linux).
+On a GPU also the rate of floating point operations of the plain network's count and the share of what a large matrix
+product reaches there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -90,28 +92,29 @@ def _now(device: str) -> float:
     return time.perf_counter()
 
 
-def measured(form: str, *, preset: str, side: int, iterations: int, threads: int, device: str) -> float:
-    """Return the seconds of an iteration, from a process of its own: the allocator cannot be set back."""
+def measured(form: str, *, preset: str, side: int, iterations: int, threads: int, device: str) -> tuple[float, float]:
+    """Return (seconds of an iteration, peak memory in GB) of a process of its own: the allocator cannot be set back."""
     command = [sys.executable, "-m", "benchmarks.deep_prior_speed", "--form", form, "--presets", preset]
     command += ["--sides", str(side), "--iterations", str(iterations), "--threads", str(threads), "--device", device]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)["seconds"])
+    found = json.loads(done.stdout)
+    return float(found["seconds"]), float(found["peak_gb"])
 
 
 def compare(preset: str, *, side: int, given: argparse.Namespace, device: str) -> None:
     """Print one line of iterations a second and their ratio."""
     turns: dict[str, list[float]] = {"plain": [], "ours": []}
+    memory = dict.fromkeys(turns, 0.0)
+    kept = {"iterations": given.iterations, "threads": given.threads, "device": device}
     for _ in range(given.turns):
         for form, seconds in turns.items():
-            seconds.append(
-                measured(
-                    form, preset=preset, side=side, iterations=given.iterations, threads=given.threads, device=device
-                )
-            )
+            took, peak = measured(form, preset=preset, side=side, **kept)
+            seconds.append(took)
+            memory[form] = max(memory[form], peak)
     rates = {form: 1 / statistics.median(seconds) for form, seconds in turns.items()}
     ratio = statistics.median(a / b for a, b in zip(turns["plain"], turns["ours"], strict=True))
     line = f"{preset:22} {side:4} px  plain {rates['plain']:7.3f} it/s  ours {rates['ours']:7.3f} it/s  "
-    line += f"ratio {ratio:.2f} (aim {TARGET_RATIO})"
+    line += f"ratio {ratio:.2f} (aim {TARGET_RATIO})  memory {memory['plain']:.2f} and {memory['ours']:.2f} GB"
     if device.startswith("cuda"):
         rate = operations(PUBLISHED[preset], side=side) * rates["ours"]
         line += f"  {rate / 1e12:.1f} TFLOP/s, {rate / peak_rate(device):.0%} of a matrix product's"
@@ -137,7 +140,8 @@ def main() -> None:
             else:
                 measure = plain_seconds if given.form == "plain" else our_seconds
                 seconds = measure(PUBLISHED[preset], side=side, iterations=given.iterations, device=device)
-                print(json.dumps({"seconds": seconds}))
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+                print(json.dumps({"seconds": seconds, "peak_gb": peak}))
 
 
 if __name__ == "__main__":

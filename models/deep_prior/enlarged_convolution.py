@@ -9,6 +9,8 @@ that one becomes is a 2 x 2 convolution of the small picture, 16 multiplications
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -18,6 +20,8 @@ from torch.nn import functional
 Enlarging = Literal["nearest", "bilinear"]
 # Every small pixel's weights on the enlarged picture sum to this, and every enlarged pixel's on the small one to 1.
 _AREA = 4
+# Within how many pixels of the enlarged picture the border is felt in the first and last two of the small one.
+_STRIP = 8
 
 
 def enlarge_twice(x: Tensor, *, kind: Enlarging) -> Tensor:
@@ -66,17 +70,21 @@ class _Convolution(torch.autograd.Function):
         # All of the same statistics: a mean over the enlarged picture is one over the small one.
         small = (x - _per_channel(mean, x)) * _per_channel(inverse, x)
         seen = _rows(small, pixels)
-        taps = _rows(_transposed_taps(gradient, kind=ctx.kind), pixels)
-        mixing = weight.permute(2, 3, 0, 1).reshape(9 * out_channels, channels).to(gradient.dtype)
-        pulled = taps @ mixing
-        total = pulled.sum(0, dtype=torch.promote_types(pulled.dtype, torch.float32))
-        along = (pulled * seen).sum(0, dtype=total.dtype)
-        mixed = (taps.mT @ seen).to(total.dtype).view(3, 3, out_channels, channels).permute(2, 3, 0, 1)
-        of_bias = gradient.sum((0, 2, 3), dtype=total.dtype)
+        # One tap after the other: all nine together would be twice as large as the enlarged picture.
+        mixing = weight.permute(2, 3, 0, 1).reshape(9, out_channels, channels).to(gradient.dtype)
+        sums = torch.promote_types(gradient.dtype, torch.float32)
+        pulled, of_taps = gradient.new_zeros((pixels, channels), dtype=sums), []
+        for maps, mix in zip(_transposed_taps(gradient, kind=ctx.kind), mixing, strict=True):
+            tap = _rows(maps, pixels)
+            pulled = pulled.addmm_(tap, mix) if sums == tap.dtype else pulled.add_(tap @ mix)
+            of_taps.append((tap.mT @ seen).to(sums))
+        total, along = pulled.sum(0), (pulled * seen).sum(0)
+        mixed = torch.stack(of_taps).view(3, 3, out_channels, channels).permute(2, 3, 0, 1)
+        of_bias = gradient.sum((0, 2, 3), dtype=sums)
         of_weight = mixed * scale.view(1, -1, 1, 1) + of_bias.view(-1, 1, 1, 1) * shift.view(1, -1, 1, 1)
         turned = _transposed(enlarge_twice(small, kind=ctx.kind), kind=ctx.kind, axes=(2, 3))
         count = _AREA * pixels
-        of_x = pulled.view(1, height, width, channels).permute(0, 3, 1, 2)
+        of_x = pulled.to(gradient.dtype).view(1, height, width, channels).permute(0, 3, 1, 2)
         of_x = of_x - _per_channel(_AREA * total / count, x) - turned * _per_channel(along / count, x)
         of_x = of_x * _per_channel(scale * inverse, x)
         wanted = ctx.needs_input_grad[4]
@@ -114,13 +122,43 @@ def _rows(maps: Tensor, pixels: int) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(pixels, -1)
 
 
-def _transposed_taps(gradient: Tensor, *, kind: Enlarging) -> Tensor:
-    """Return (1, 9 O, h, w) of (1, O, 2h, 2w): for each tap, border and enlarging transposed."""
+def _transposed_taps(gradient: Tensor, *, kind: Enlarging) -> Iterator[Tensor]:
+    """Yield (1, O, h, w) of (1, O, 2h, 2w) for each of the 9 taps: border and enlarging transposed.
+
+    On the CPU by a convolution of each channel, which reads the gradient once, and step by step where the border is
+    felt.
+    """
+    if gradient.is_cuda or min(gradient.shape[2:]) < _STRIP:
+        yield from _taps_in_steps(gradient, kind=kind)
+        return
+    channels = gradient.shape[1]
+    borders = [
+        (axis, end, _taps_in_steps(gradient.narrow(axis, end * (gradient.shape[axis] - _STRIP), _STRIP), kind=kind))
+        for axis in (2, 3)
+        for end in (0, 1)
+    ]
+    for number, (down, across) in enumerate(product(_lines(kind), repeat=2)):
+        kernel = torch.outer(down, across).to(gradient.device, gradient.dtype).expand(channels, 1, 6, 6)
+        found = functional.conv2d(gradient, kernel.contiguous(), stride=2, padding=2, groups=channels)
+        for axis, end, exact in borders:
+            part = found.narrow(axis, end * (found.shape[axis] - 2), 2)
+            part.copy_(exact[number].narrow(axis, end * (_STRIP // 2 - 2), 2))
+        yield found
+
+
+def _lines(kind: Enlarging) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each tap along an axis the weights (6,) of the gradient around the two pixels that one became."""
+    weights = torch.tensor((0.25, 0.75, 0.75, 0.25) if kind == "bilinear" else (0.0, 1.0, 1.0, 0.0))
+    return tuple(functional.pad(weights, (2 - tap, tap)) for tap in range(3))  # type: ignore[return-value]
+
+
+def _taps_in_steps(gradient: Tensor, *, kind: Enlarging) -> list[Tensor]:
+    """Return the same, made an axis at a time; also of sides of 4 or 6."""
     found = []
     across = [_transposed(_moved(gradient, tap, axis=3), kind=kind, axes=(3,)) for tap in range(3)]
     for down in range(3):
         found += [_transposed(_moved(maps, down, axis=2), kind=kind, axes=(2,)) for maps in across]
-    return torch.cat(found, dim=1)
+    return found
 
 
 def _moved(gradient: Tensor, tap: int, *, axis: int) -> Tensor:

@@ -26,7 +26,7 @@ from tests.models.test_deep_prior import holes, picture, small
 
 
 @pytest.mark.parametrize("kind", ["nearest", "bilinear"])
-@pytest.mark.parametrize("size", [(2, 2), (5, 3), (4, 7)])
+@pytest.mark.parametrize("size", [(2, 2), (5, 3), (4, 7), (9, 12)])
 def test_a_convolution_of_the_enlarged_picture_is_what_its_steps_are(kind: Enlarging, size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(1, 3, *size), (3,), (3,), (5, 3, 3, 3), (5,)]

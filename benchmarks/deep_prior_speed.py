@@ -3,8 +3,8 @@
     python -m benchmarks.deep_prior_speed [--presets inpaint-half-missing …] [--sides 256 512] [--turns 3] [--threads 2]
 
 Plain: as the authors' notebooks run it: fp32, memory given back to the system, one step after the other. Ours: what
-`models.deep_prior.fitting.fit` does: on the CPU bf16, channels last, freed memory kept and the convolution of
-the enlarged picture with its gradients at the small size. Each turn runs both in processes of their own, in
+`models.deep_prior.fitting.fit` does: bf16 on a CPU where it pays, channels last, freed memory kept, and the gradients
+of the convolution of the enlarged picture at the small size. Each turn runs both in processes of their own, in
 alternation; printed are the medians, the median of the turns' ratios, and the peak memory of the processes (on Linux).
 On a GPU also the rate of floating point operations of the plain network's count and the share of what a large matrix
 product reaches there.

@@ -20,7 +20,7 @@ from storage.outputs import check_writable, foreign_output
 from storage.run_records import record_settings
 from storage.shards import Shard, cut_runs
 from storage.sources import SourceMember
-from tasks.given_masks import list_masks, masks_of_shard
+from tasks.given_masks import MaskListing, list_masks, masks_of_shard
 from tasks.increment import (
     Comparison,
     Increment,
@@ -52,10 +52,12 @@ _output_of_another = patiently(output_of_another, name="outputs of others")
 class Work:
     """The jobs of a run, one per shard. increment: None for a run over everything.
 
-    compared: what the increment was made of, as long as pictures are left whose bytes must be compared.
+    masks: those that were given, as listed once for all jobs. compared: what the increment was made of, as long as
+    pictures are left whose bytes must be compared.
     """
 
     jobs: list[ShardJob]
+    masks: MaskListing
     increment: Increment | None = None
     compared: Comparison | None = None
 
@@ -74,24 +76,27 @@ def plan_work(run: ShardJob, window: Window) -> Work:
     if not options.incremental and options.retry is None and options.only is None:
         found: Any = survey_source(source=run.source, options=to_json(options))
         shards = _hashed(run, [from_json(Shard, shard) for shard in found], keep=True)
-        jobs = _jobs(run, shards, duplicates_of(shards))
+        masks = _list_masks(options.masks)
+        jobs = _jobs(run, shards, duplicates_of(shards), masks=masks)
         if run.options.masks is not None and not any(job.masks for job in jobs):
             raise ValueError(
                 f"masks: none of the files in {run.options.masks} has the name of a picture of {run.source}; expected "
                 "album/cat.jpg.png or album/cat.png for album/cat.jpg"
             )
-        return Work(jobs=jobs)
+        return Work(jobs=jobs, masks=masks)
     listed: Any = compare_source(run=to_json(run))
-    members, compared = cast(tuple[list[SourceMember], Comparison], listed)
+    members, compared, masks = cast(tuple[list[SourceMember], Comparison, MaskListing], listed)
     if options.incremental:
         increment = first_increment(compared, _read(run, compared.certain), options=options)
-        work = Work(jobs=_jobs(run, increment.shards, increment.duplicates), increment=increment, compared=compared)
+        jobs = _jobs(run, increment.shards, increment.duplicates, masks=masks)
+        work = Work(jobs=jobs, masks=masks, increment=increment, compared=compared)
         if work.nothing:
             _compare_bytes(run, work, window)
     else:
         chosen = choose(members, compared.state, options=options)
         increment = retry_increment(chosen, compared.state, _read(run, chosen), options=options)
-        work = Work(jobs=_jobs(run, increment.shards, increment.duplicates), increment=increment)
+        jobs = _jobs(run, increment.shards, increment.duplicates, masks=masks)
+        work = Work(jobs=jobs, masks=masks, increment=increment)
     announce("found", sum(len(job.shard.members) for job in work.jobs))
     return work
 
@@ -104,10 +109,11 @@ def jobs_in_time(run: ShardJob, work: Work, window: Window) -> Iterator[ShardJob
     yield from window.open(_largest_first(work.jobs))
     if work.compared is None or window.over:
         return
+    known = len(work.jobs)
     found = _compare_bytes(run, work, window)
     _amend(run, {shard: (set(), notes) for shard, notes in found.notes.items()})
     announce("found", sum(len(job.shard.members) for job in work.jobs))
-    yield from window.open(_largest_first(_jobs(run, found.shards, found.duplicates)))
+    yield from window.open(_largest_first(work.jobs[known:]))
 
 
 def _compare_bytes(run: ShardJob, work: Work, window: Window) -> Increment:
@@ -117,7 +123,7 @@ def _compare_bytes(run: ShardJob, work: Work, window: Window) -> Increment:
     hashed = _read(run, work.compared.unsure, window=window)
     found = second_increment(work.increment, work.compared, hashed, options=run.options)
     work.increment, work.compared = together(work.increment, found), None
-    work.jobs += _jobs(run, found.shards, found.duplicates)
+    work.jobs += _jobs(run, found.shards, found.duplicates, masks=work.masks)
     return found
 
 
@@ -255,9 +261,14 @@ def _largest_first(jobs: Iterable[ShardJob]) -> list[ShardJob]:
     return sorted(jobs, key=lambda job: job.shard.size, reverse=True)
 
 
-def _jobs(run: ShardJob, shards: Sequence[Shard], duplicates: Iterable[tuple[tuple[str, str], ...]]) -> list[ShardJob]:
-    listed: Any = _list_masks(run.options.masks)
+def _jobs(
+    run: ShardJob,
+    shards: Sequence[Shard],
+    duplicates: Iterable[tuple[tuple[str, str], ...]],
+    *,
+    masks: MaskListing,
+) -> list[ShardJob]:
     return [
-        replace(run, shard=shard, duplicates=twins, masks=masks_of_shard(shard, listed))
+        replace(run, shard=shard, duplicates=twins, masks=masks_of_shard(shard, masks))
         for shard, twins in zip(shards, duplicates, strict=True)
     ]

@@ -43,10 +43,8 @@ def find_scratches(record: ImageRecord, *, job: ShardJob) -> ScratchReport:
     """Keep the mask of one image's damage as a PNG in the working copies: the one that was given, or what is found."""
     options = job.options
     masks = [(path, version) for picture, path, version in job.masks if picture == record.relative_path]
-    given, name = given_mask(record, uri=options.masks, masks=masks, limits=options.limits), given_as(masks)
-    if given is None or name is None:
-        return _search(record, job=job)
-    return _follow(given, record, detector=name, job=job)
+    given = given_mask(record, uri=options.masks, masks=masks, limits=options.limits)
+    return _search(record, job=job) if given is None else _follow(given, record, detector=given_as(masks), job=job)
 
 
 def _follow(given: Mask, record: ImageRecord, *, detector: str, job: ShardJob) -> ScratchReport:

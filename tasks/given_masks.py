@@ -27,6 +27,8 @@ from tasks.reference import working_page
 Mask = npt.NDArray[np.bool_]
 # (path below the folder, what its listing says of its content).
 Listed = tuple[str, str]
+# Such masks by the name of the picture that they may belong to.
+MaskListing = Mapping[str, Sequence[Listed]]
 
 # The masks that a run writes are named so, and may be corrected and given to the next one.
 _OF_A_PAGE = re.compile(r"\.page\d+$")
@@ -55,7 +57,7 @@ def check_masks(uri: str | None, *, source: str, destination: str | None = None)
         )
 
 
-def list_masks(uri: str | None) -> dict[str, list[Listed]]:
+def list_masks(uri: str | None) -> MaskListing:
     """Return the files of a folder of masks by the name of the picture they may belong to; {} without a folder.
 
     That is cat.jpg for cat.jpg.png and cat.jpg.page2.png, and cat for cat.png.
@@ -68,26 +70,23 @@ def list_masks(uri: str | None) -> dict[str, list[Listed]]:
     return found
 
 
-def masks_of(path: str, listed: Mapping[str, Sequence[Listed]]) -> tuple[Listed, ...]:
+def masks_of(path: str, listed: MaskListing) -> tuple[Listed, ...]:
     """Return the masks that belong to the picture file `path`, sorted, each once."""
     shortened = mask_path(path, page=None).removeprefix("masks/").removesuffix(".png")
     names = {path, str(PurePosixPath(path).with_suffix("")), shortened}
     return tuple(sorted({mask for name in names for mask in listed.get(name, ())}))
 
 
-def masks_of_shard(shard: Shard, listed: Mapping[str, Sequence[Listed]]) -> tuple[tuple[str, str, str], ...]:
+def masks_of_shard(shard: Shard, listed: MaskListing) -> tuple[tuple[str, str, str], ...]:
     """Return the masks of all members of a shard, as `ShardJob.masks` has them."""
     paths = (member.relative_path for member in shard.members)
     return tuple((path, *mask) for path in paths for mask in masks_of(path, listed))
 
 
-def given_as(masks: Sequence[Listed]) -> str | None:
-    """Return what the catalogue says instead of a detector where masks were given: another when they change."""
-    return (
-        GIVEN + hashlib.sha256(json.dumps(list(masks)).encode("utf-8", "backslashreplace")).hexdigest()[:12]
-        if masks
-        else None
-    )
+def given_as(masks: Sequence[Listed]) -> str:
+    """Return what the catalogue says instead of a detector where these masks were given: another when they change."""
+    text = json.dumps(list(masks)).encode("utf-8", "backslashreplace")
+    return GIVEN + hashlib.sha256(text).hexdigest()[:12]
 
 
 def given_mask(record: ImageRecord, *, uri: str | None, masks: Sequence[Listed], limits: IngestLimits) -> Mask | None:
@@ -139,11 +138,12 @@ def _as_mask(pixels: npt.NDArray[Any], record: ImageRecord, *, name: str) -> Mas
             f"{name} is {width} x {height} px, expected {record.width} x {record.height} as {record.relative_path} "
             "is when upright; draw it anew at that size"
         )
-    levels = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) / np.float32(np.iinfo(pixels.dtype).max)
-    grey = float(np.mean((levels > _GREYS[0]) & (levels < _GREYS[1])))
+    levels, white = pixels if pixels.ndim == 2 else pixels.max(axis=2), int(np.iinfo(pixels.dtype).max)
+    darkest, lightest = (int(share * white) for share in _GREYS)
+    grey = float(np.mean((levels > darkest) & (levels < lightest)))
     if grey > _MOST_GREY:
         raise MaskError(f"{name} is grey in {grey:.0%} of its pixels, expected a mask: white where damaged, else black")
-    mask = np.asarray(levels > 0.5)
+    mask = np.asarray(levels > white // 2)
     if mask.all():
         raise MaskError(f"{name} is white all over, expected something of the picture to be left to fill it from")
     return mask

@@ -5,7 +5,7 @@ Never by date: a date says when a file was copied, not what is in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from storage.errors import UNAVAILABLE, MaskError
 from storage.locations import Location
 from storage.shards import Shard, cut_runs, identified
 from storage.sources import SourceMember
-from tasks.given_masks import given_as, list_masks, masks_of
+from tasks.given_masks import Listed, MaskListing, given_as, list_masks, masks_of
 from tasks.jobs import RestoreOptions, ShardJob
 from tasks.retrying import NETWORK_FAULTS
 from tasks.sources import listed_members
@@ -86,12 +86,12 @@ def compare_listing(
     state: CatalogueState,
     *,
     outputs: Collection[str],
-    given: Callable[[str], str | None] | None = None,
+    masks: MaskListing | None = None,
 ) -> Comparison:
     """Sort the members of a source by what its listing alone says about them.
 
     outputs: what the listing of the results holds. A picture whose result is gone, or whose store did not give it, is
-    not done, and counts as changed. given: what masks there are for a path, None = no masks are given; a picture that
+    not done, and counts as changed. masks: what the listing of the masks holds, None = none are given; a picture that
     was restored by others, or whose mask could not be used, counts as changed.
     """
     compared, listed = Comparison(state=state), set()
@@ -103,7 +103,7 @@ def compare_listing(
         elif (
             known.error_kind == UNAVAILABLE
             or (known.has_output and member.relative_path not in outputs)
-            or (given is not None and _masked_otherwise(known, given(member.relative_path)))
+            or (masks is not None and _masked_otherwise(known, masks_of(member.relative_path, masks)))
         ):
             compared.changed.append(member)
         elif _certainly_same(member, known):
@@ -201,10 +201,10 @@ def retry_increment(
     return replace(found, changed=len(members), unchanged=len(state.files) - len(members))
 
 
-def _masked_otherwise(known: KnownFile, given: str | None) -> bool:
+def _masked_otherwise(known: KnownFile, masks: Sequence[Listed]) -> bool:
     if known.unsuccessful:  # what cannot be read does not get better by a mask
         return known.error_kind == MaskError.kind
-    return known.given != given
+    return known.given != (given_as(masks) if masks else None)
 
 
 def _certainly_same(member: SourceMember, known: KnownFile) -> bool:
@@ -287,7 +287,7 @@ def _by_shard(notes: Notes, state: CatalogueState) -> dict[ShardKey, Notes]:
 
 @task(name="compare", cache_policy=NO_CACHE, persist_result=False, **NETWORK_FAULTS)
 def compare_source(*, run: dict[str, Any]) -> Any:
-    """List the source of a job and put it beside the catalogue's state; returns (members, Comparison).
+    """List the source of a job and put it beside the catalogue's state; returns (members, Comparison, masks).
 
     Raises IngestError when the source is missing, unusable, or holds nothing: an empty folder is rather one that is not
     mounted than one whose every picture was removed.
@@ -296,13 +296,9 @@ def compare_source(*, run: dict[str, Any]) -> Any:
     members = listed_members(job.source, limits=job.options.limits)
     state = load_state(job.catalogue_root, collection=job.collection)
     outputs = set(job.images_root.list()) if state.files else set()
-    listed = list_masks(job.options.masks)
-
-    def given(path: str) -> str | None:
-        return given_as(masks_of(path, listed))
-
-    masked = None if job.options.masks is None else given
-    return members, compare_listing(members, state, outputs=outputs, given=masked)
+    masks = list_masks(job.options.masks)
+    given = None if job.options.masks is None else masks
+    return members, compare_listing(members, state, outputs=outputs, masks=given), masks
 
 
 @task(name="amend", cache_policy=NO_CACHE, **NETWORK_FAULTS)

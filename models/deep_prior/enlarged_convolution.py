@@ -146,10 +146,10 @@ def _transposed_taps(gradient: Tensor, *, kind: Enlarging) -> Iterator[Tensor]:
         yield found
 
 
-def _lines(kind: Enlarging) -> tuple[Tensor, Tensor, Tensor]:
+def _lines(kind: Enlarging) -> list[Tensor]:
     """Return for each tap along an axis the weights (6,) of the gradient around the two pixels that one became."""
     weights = torch.tensor((0.25, 0.75, 0.75, 0.25) if kind == "bilinear" else (0.0, 1.0, 1.0, 0.0))
-    return tuple(functional.pad(weights, (2 - tap, tap)) for tap in range(3))  # type: ignore[return-value]
+    return [functional.pad(weights, (2 - tap, tap)) for tap in range(3)]
 
 
 def _taps_in_steps(gradient: Tensor, *, kind: Enlarging) -> list[Tensor]:

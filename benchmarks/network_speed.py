@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from models import registry
 from models.device import quick_products
-from models.training.loop import Schedule, charbonnier
+from models.training.loop import Schedule
+from models.training.losses import charbonnier
 from models.training.optimizer import ConvolutionMuon
 
 TARGET_RATIO = 4.0

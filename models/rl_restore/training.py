@@ -35,6 +35,7 @@ from models.training.averaging import move_mean
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Part, resume, save
 from models.training.corruption import MixtureOfSeverity
 from models.training.log import LOG, mend_log, read_lines, require_finite
+from models.training.losses import log_error
 from models.training.photographs import PatchSettings, Photographs
 from models.training.run import HELD_BACK
 
@@ -229,8 +230,8 @@ def train_tools(
 ) -> int:
     """Train `network.tools` in place through the chains of the frozen agent (Algorithm 1); return the steps done.
 
-    The squared error at the end of every chain goes back through all its tools; a tool's gradient is the mean over
-    its uses in the batch. What is validated, kept and in `network` at the end is the running mean of the tools.
+    The error at the end of a chain goes back through all its tools: its logarithm, as the agent's reward is. A tool's
+    gradient is the mean over its uses in the batch. What is validated, kept and returned is the tools' running mean.
     """
     optimizer = torch.optim.Adam(network.tools.parameters(), lr=learning_rate)
     averaged = copy.deepcopy(network).requires_grad_(False)
@@ -246,7 +247,7 @@ def train_tools(
         choose = Greedy(network, len(degraded), epsilon=0.0, rng=rng)
         with quick_products("cpu"):
             images, actions = restored(network, degraded, choose=choose)
-        loss = (images - clean).square().mean()
+        loss = log_error(images, clean, weight=None)
         require_finite({"loss": float(loss.detach())}, step=done, out=out)
         optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # not where the agent stops at once with every picture

@@ -33,7 +33,8 @@ from models.training.corruption import Example, torch_generator
 from models.training.discriminator import PatchDiscriminator
 from models.training.feature_losses import Extractor, matching_loss, perceptual_loss, style_loss
 from models.training.log import Progress
-from models.training.loop import LoopSettings, Losses, Schedule, carry_out, charbonnier
+from models.training.loop import LoopSettings, Losses, Schedule, carry_out
+from models.training.losses import charbonnier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,14 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.device import quick_products
 from models.training.ahead import BatchesAhead
 from models.training.checkpoints import BEST_CHECKPOINT, CHECKPOINT, Origin, Part, resume, save
 from models.training.corruption import Example
 from models.training.log import LOG, Pending, Progress, has_settled, mend_log, read_log, require_finite, validations
+from models.training.losses import PixelLoss, pixel_loss
 from models.training.optimizer import ConvolutionMuon
 
 STABLE_CHECKPOINT = "stable.pt"
@@ -89,15 +90,6 @@ class LoopSettings:
     origin: Origin | None = None
 
 
-def charbonnier(output: Tensor, target: Tensor, *, weight: Tensor | None, epsilon: float = 1e-3) -> Tensor:
-    """Mean of sqrt(error² + ε²), over the values of `weight` where given (Lai et al., LapSRN, 2017)."""
-    loss = torch.sqrt((output - target).square() + epsilon**2)
-    if weight is None:
-        return loss.mean()
-    weight = weight.expand_as(loss)
-    return (loss * weight).sum() / weight.sum().clamp_min(1.0)
-
-
 def train(
     network: nn.Module,
     *,
@@ -105,6 +97,7 @@ def train(
     schedule: Schedule,
     settings: LoopSettings,
     seed: int,
+    loss_kind: PixelLoss = "charbonnier",
     validate: Callable[[nn.Module], float] | None = None,
     follow: Callable[[nn.Module], Mapping[str, float]] | None = None,
     observe: Callable[[Progress], None] | None = None,
@@ -121,7 +114,7 @@ def train(
         example, _ = coming.take(step)
         with quick_products(settings.device, allowed=settings.bf16):
             output = network(example.network_input)
-        loss = charbonnier(output.float(), example.target, weight=example.weight)
+        loss = pixel_loss(loss_kind, output.float(), example.target, weight=example.weight)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step(lr=schedule.lr(step), clip_norm=schedule.clip_norm)

@@ -24,6 +24,7 @@ from models.training.corruption import (
     Shrunk,
 )
 from models.training.loop import Schedule
+from models.training.losses import PixelLoss
 from models.training.photographs import PatchSettings
 
 
@@ -33,7 +34,7 @@ class Recipe:
 
     `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the five of
     `models.example_based`; `rl_restore` the tools of RL-Restore or one of the networks it is measured against;
-    `adversarial` None = regression alone.
+    `adversarial` None = regression alone, which lowers `loss`.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Recipe:
     example_network: str | None = None
     rl_restore: str | None = None
     start_from: str | None = None
+    loss: PixelLoss = "charbonnier"
     adversarial: AdversarialSettings | None = None
 
     def network(self) -> nn.Module:
@@ -133,6 +135,7 @@ RECIPES: tuple[Recipe, ...] = (
     # Most patches are shrunk: the mixtures of RL-Restore are measured on photographs at 1, 2/3 and 1/3 of their size.
     Recipe(
         id="all-in-one",
+        loss="log-error",
         corruption=Mixture(old_photo_share=0.25),
         patches=PatchSettings(grey_share=0.2, tint_share=0.05, half_scale_share=0.35, third_scale_share=0.35),
         schedule=Schedule(steps=12500, peak_lr=8e-4, decay_share=0.9),

@@ -63,7 +63,7 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
     sets = named_sets(settings.validate_on, recipe.corruption)
-    method: Callable[..., int] = train
+    method: Callable[..., int] = partial(train, loss_kind=recipe.loss)
     if recipe.adversarial is not None:
         extractor = feature_extractor(recipe.adversarial, device=device) if recipe.adversarial.needs_features else None
         method = partial(train_adversarially, adversarial=recipe.adversarial, extractor=extractor)

@@ -32,9 +32,12 @@ def _remove_home() -> Iterator[None]:
 def prefect_server() -> Iterator[None]:
     """A server of Prefect with a database of its own; starting it takes seconds, so only flow tests ask for it."""
     import flows.prefect_settings  # noqa: F401, I001 - before prefect
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=300):
+    # At its end a flow waits for the thread of its heartbeat, half a second on the mean; there are hundreds of them.
+    quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with prefect_test_harness(server_startup_timeout=300), temporary_settings(quick):
         yield
 
 

@@ -172,7 +172,7 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(photographs: Path, tmp_path: 
 def test_a_training_that_diverges_says_so_in_one_sentence(
     photographs: Path, tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.training.loop.charbonnier", lambda output, *_, **__: output.mean() * torch.nan)
+    monkeypatch.setattr("models.training.loop.pixel_loss", lambda kind, output, *_, **__: output.mean() * torch.nan)
     out = tmp_path / "run"
     base = ["train", tiny_recipe, "--data", str(photographs), "--out", str(out), "--device", "cpu"]
     diverged = RUNNER.invoke(app, [*base, "--export", str(tmp_path / "weights")])

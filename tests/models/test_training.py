@@ -20,7 +20,7 @@ from models.training.corruption import BlindJpeg, BlindNoise, Corruption, Exampl
 from models.training.example_sheet import save_examples
 from models.training.export import export
 from models.training.log import LOG, DivergedError, read_log
-from models.training.loop import LoopSettings, Schedule, Shape, charbonnier, train
+from models.training.loop import LoopSettings, Schedule, Shape, train
 from models.training.photographs import PatchSettings, Photographs
 from models.training.recipes import RECIPES, get_recipe
 from models.training.run import RunSettings, run_recipe
@@ -255,15 +255,6 @@ def test_lost_pixels_are_zero_marked_and_supervised() -> None:
     assert bool(shared[:4].all())  # a grey picture is one plane
     assert 0 < int(shared[4:].sum()) < 8  # and of the others some lose whole pixels, some values
     assert 0.15 < float(example.weight.mean()) < 0.9
-
-
-def test_the_loss_counts_the_values_that_are_marked() -> None:
-    target, output = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
-    output[:, 1] = 9.0
-    values = torch.ones(1, 3, 2, 2)
-    values[:, 1] = 0.0
-    assert charbonnier(output, target, weight=values) == pytest.approx(0.5, abs=1e-4)
-    assert charbonnier(output, target, weight=torch.ones(1, 1, 2, 2)) == pytest.approx(10 / 3, abs=1e-4)
 
 
 def test_mixtures_keep_grey_patches_grey_and_stay_within_range() -> None:

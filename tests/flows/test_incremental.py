@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,7 +165,8 @@ def test_a_source_that_comes_back_is_noted_and_not_restored_again(second_night: 
     assert sum(row["source_state"] == "source_missing" for row in rows(out)) == 1
 
 
-SMALL = replace(OPTIONS, shard_images=2, workers=1)
+# The name of the collection allows its archive to be another place.
+SMALL = replace(OPTIONS, shard_images=2, workers=1, collection="archive")
 
 
 def small_night(source: Path, *, second: bool) -> None:
@@ -177,11 +179,19 @@ def small_night(source: Path, *, second: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    for second in (False, True):
-        small_night(folder / "archive", second=second)
-        restore_archive(str(folder / "archive"), str(folder / "out"), SMALL)
+def one_night(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an archive and what one run made of it, to be copied; an archive may move."""
+    folder = tmp_path_factory.mktemp("one")
+    small_night(folder / "archive", second=False)
+    restore_archive(str(folder / "archive"), str(folder / "out"), SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(one_night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(one_night, tmp_path_factory.mktemp("undisturbed") / "two")
+    small_night(folder / "archive", second=True)
+    restore_archive(str(folder / "archive"), str(folder / "out"), SMALL)
     return folder / "out"
 
 
@@ -215,11 +225,10 @@ def _killing(monkeypatch: pytest.MonkeyPatch, place: str, *, after: int) -> None
     ],
 )
 def test_killed_and_run_again_equals_undisturbed(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, after: int
+    one_night: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, after: int
 ) -> None:
+    shutil.copytree(one_night, tmp_path, dirs_exist_ok=True)
     source, out = tmp_path / "archive", tmp_path / "out"
-    small_night(source, second=False)
-    restore_archive(str(source), str(out), SMALL)
     small_night(source, second=True)
     with monkeypatch.context() as patched:
         _killing(patched, place, after=after)

@@ -27,7 +27,7 @@ _TRIED = frozenset(chain.from_iterable(TREATMENTS))
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "3",
-    "estimate": "5",
+    "estimate": "6",
     "route": "6",
     "restore": "6",
     "measure": "1",

@@ -16,6 +16,7 @@ from models.estimation.classical_sharpness import estimate_blur, estimate_scale
 from models.estimation.classical_tone import estimate_cast, estimate_fading
 from models.estimation.evidence import gather_evidence
 from models.estimation.learned import describe_windows, load_network
+from models.estimation.margins import inside_margins
 from models.estimation.patches import (
     FloatArray,
     PictureWindows,
@@ -174,9 +175,10 @@ def estimate_degradation(
 ) -> DegradationEstimate:
     """Return what is wrong with `image`, (H, W) or (H, W, 3) uint8 or uint16 sRGB, each quantity with a confidence.
 
-    scratch_mask: (H, W) bool or uint8, nonzero = damaged; such places are avoided. jpeg_table_quality: the quality that
-    the file's quantization tables stand for, None when it is not a JPEG. Pictures under 32 px on a side get unknown
-    values. Raises ValueError for another shape or dtype, WeightsError when the network's weights are not as shipped.
+    scratch_mask: (H, W) bool or uint8, nonzero = damaged; such places are avoided, and so are plain margins.
+    jpeg_table_quality: the quality that the file's quantization tables stand for, None when it is not a JPEG. Pictures
+    under 32 px on a side get unknown values. Raises ValueError for another shape or dtype, WeightsError when the
+    network's weights are not as shipped.
     """
     estimate, _ = estimate_with_evidence(
         image,
@@ -196,6 +198,8 @@ def estimate_with_evidence(
 ) -> tuple[DegradationEstimate, FloatArray | None]:
     """Return what `estimate_degradation` does and the evidence behind it; None for a picture under 32 px on a side."""
     mask = _check(image, scratch_mask)
+    place = inside_margins(image)
+    image, mask = image[place], None if mask is None else mask[place]
     pixels = sample_pixels(image, mask)
     fading, cast = estimate_fading(pixels), estimate_cast(pixels)
     if min(image.shape[:2]) < _SMALLEST:

@@ -16,7 +16,7 @@ PATCH = 96
 # Windows start at multiples of the JPEG block, so that the grid of an uncropped JPEG has the same phase in all of them.
 BLOCK = 8
 _CANDIDATES_PER_SIDE = 8
-_LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
 def to_unit_rgb(pixels: Pixels) -> FloatArray:
@@ -26,8 +26,8 @@ def to_unit_rgb(pixels: Pixels) -> FloatArray:
     """
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise ValueError(f"expected an image (H, W) or (H, W, 3), got shape {pixels.shape}; drop alpha channels first")
-    if pixels.dtype in _LEVELS:
-        unit = pixels.astype(np.float32) / np.float32(_LEVELS[pixels.dtype])
+    if pixels.dtype in LEVELS:
+        unit = pixels.astype(np.float32) / np.float32(LEVELS[pixels.dtype])
     elif np.issubdtype(pixels.dtype, np.floating):
         unit = pixels.astype(np.float32)
     else:

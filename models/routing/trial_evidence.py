@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from models.estimation.margins import inside_margins
 from models.estimation.patches import FloatArray
 from models.routing.treatments import TREATMENTS
 
@@ -37,10 +38,12 @@ def trial_window(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def trial_corner(image: npt.NDArray[Any]) -> tuple[int, int]:
-    """Return the upper left corner of that window."""
-    spans = [length - min(length, TRIAL_SIDE) for length in image.shape[:2]]
+    """Return the upper left corner of that window, which is not looked for in plain margins."""
+    rows, columns = inside_margins(image)
+    starts = rows.start, columns.start
+    spans = [max(0, lines.stop - lines.start - TRIAL_SIDE) for lines in (rows, columns)]
     corners = [
-        (round(row * spans[0] / (_POSITIONS - 1)), round(column * spans[1] / (_POSITIONS - 1)))
+        (starts[0] + round(row * spans[0] / (_POSITIONS - 1)), starts[1] + round(column * spans[1] / (_POSITIONS - 1)))
         for row in range(_POSITIONS)
         for column in range(_POSITIONS)
     ]

@@ -26,6 +26,7 @@ from models.training.corruption import (
 from models.training.loop import Schedule
 from models.training.losses import PixelLoss
 from models.training.photographs import PatchSettings
+from models.training.sparing import PartlySpared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,8 @@ class Recipe:
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
         id="denoise",
-        corruption=BlindNoise(),
+        loss="log-error",
+        corruption=PartlySpared(BlindNoise()),
         patches=PatchSettings(grey_share=0.4, tint_share=0.05),
         schedule=Schedule(steps=24000, peak_lr=5e-4, decay_share=0.8),
         widths=HALF_WIDTHS,
@@ -136,7 +138,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         id="all-in-one",
         loss="log-error",
-        corruption=Mixture(old_photo_share=0.25),
+        corruption=PartlySpared(Mixture(old_photo_share=0.25), share=0.15),
         patches=PatchSettings(grey_share=0.2, tint_share=0.05, half_scale_share=0.35, third_scale_share=0.35),
         schedule=Schedule(steps=12500, peak_lr=8e-4, decay_share=0.9),
         start_from="fill",
@@ -166,6 +168,7 @@ RECIPES: tuple[Recipe, ...] = (
     # Patches of the large picture: 64 px of the small one, whose deepest level is at a quarter of that.
     Recipe(
         id="upscale-x4",
+        loss="log-error",
         corruption=Shrunk(scale=4),
         patches=PatchSettings(side=256, grey_share=0.1, tint_share=0.03),
         # Gradients are a tenth of the other recipes' (norm 0.01-0.05): clipped at 0.2, one odd batch blew it up.
@@ -176,6 +179,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         id="upscale-x2",
+        loss="log-error",
         corruption=Shrunk(scale=2),
         patches=PatchSettings(side=128, grey_share=0.1, tint_share=0.03),
         schedule=Schedule(steps=6000, peak_lr=5e-4, warmup_steps=200, decay_share=0.8, clip_norm=0.04),

@@ -1,0 +1,92 @@
+"""What a plain margin around a picture costs the blind methods: `python -m benchmarks.margins [--pictures 8]`.
+
+Pictures of CBSD68 (256 x 256 of each) with a fault, and then a clean margin of one colour around them, as of a mounted
+print. Printed is the mean PSNR (RGB, clipped, of the picture without its margin) of what each method makes of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.degradations.jpeg import JpegCompression, JpegPass
+from models.degradations.noise import GaussianNoise
+from models.degradations.operator import Degradation
+from models.rl_restore.episodes import psnr_db
+from models.run import Runner, RunSettings
+from models.training.photographs import pictures_below, read_rgb
+
+SIDE = 256
+MARGINS: dict[str, tuple[int, float]] = {
+    "none": (0, 0.0),
+    "white, 24 px": (24, 1.0),
+    "white, 96 px": (96, 1.0),
+    "black, 60 px": (60, 0.0),
+}
+
+
+def faults(seed: int) -> dict[str, Degradation]:
+    """Return the faults by name."""
+    found: dict[str, Degradation] = {}
+    for sigma in (15.0, 25.0, 50.0):
+        found[f"noise, σ {sigma:.0f}"] = GaussianNoise(sigma=(sigma,), achromatic=(False,), clip=True, seed=seed)
+    for quality in (10, 30):
+        found[f"JPEG {quality}"] = JpegCompression(passes=((JpegPass(quality=quality, subsampling="420"),),))
+    return found
+
+
+def pictures(data: Path, *, count: int) -> list[Tensor]:
+    """Return the middle (1, 3, 256, 256) of `count` pictures of CBSD68, evenly from all."""
+    paths = sorted(pictures_below(data / "test" / "CBSD68"))
+    if not paths:
+        raise FileNotFoundError(f"--data: {data} holds no test/CBSD68; point it or LACUNA_DATA at the data sets")
+    chosen = paths[:: max(1, len(paths) // count)][:count]
+    found = []
+    for path in chosen:
+        image = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None] / 255.0
+        top, left = ((length - SIDE) // 2 for length in image.shape[-2:])
+        found.append(image[..., top : top + SIDE, left : left + SIDE].contiguous())
+    return found
+
+
+def inside(runner: Runner, method: str, image: Tensor, *, margin: tuple[int, float]) -> Tensor:
+    """Return what `method` makes of `image` (1, 3, H, W) with a margin (px, value) around it, without that margin."""
+    px, value = margin
+    page = functional.pad(image, (px,) * 4, value=value)
+    restored = runner.restore_planes(method, page[0]).clamp(0, 1)
+    return restored[:, px : px + image.shape[-2], px : px + image.shape[-1]][None]
+
+
+def mean_psnr_db(images: Sequence[Tensor], references: Sequence[Tensor]) -> float:
+    return float(psnr_db(torch.cat(list(images)), torch.cat(list(references))).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.margins", description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("LACUNA_DATA", "../shared/data")))
+    parser.add_argument("--pictures", type=int, default=8)
+    arguments = parser.parse_args()
+    clean = pictures(arguments.data, count=arguments.pictures)
+    runner = Runner(RunSettings(device="cpu", precision="float32"))
+    print(f"{'':<26}{'as it is':>10}" + "".join(f"{name:>14}" for name in MARGINS))
+    for name in faults(0):
+        damaged = [faults(seed)[name].apply(image) for seed, image in enumerate(clean)]
+        before = mean_psnr_db(damaged, clean)
+        for method in ("denoise", "all-in-one") if name.startswith("noise") else ("deblock",):
+            cells = [
+                mean_psnr_db([inside(runner, method, image, margin=margin) for image in damaged], clean)
+                for margin in MARGINS.values()
+            ]
+            print(
+                f"{name + ', ' + method:<26}{before:>10.2f}" + "".join(f"{cell:>14.2f}" for cell in cells), flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -71,7 +71,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         id="denoise",
         loss="log-error",
-        corruption=PartlySpared(BlindNoise()),
+        corruption=PartlySpared(BlindNoise(clip_share=0.5)),
         patches=PatchSettings(grey_share=0.4, tint_share=0.05),
         schedule=Schedule(steps=24000, peak_lr=5e-4, decay_share=0.8),
         widths=HALF_WIDTHS,
@@ -79,7 +79,8 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         id="deblock",
-        corruption=BlindJpeg(),
+        loss="log-error",
+        corruption=PartlySpared(BlindJpeg(), share=0.2),
         patches=PatchSettings(grey_share=0.5, tint_share=0.03),
         schedule=Schedule(steps=14400, peak_lr=7e-4, decay_share=0.8),
         widths=HALF_WIDTHS,
@@ -168,7 +169,6 @@ RECIPES: tuple[Recipe, ...] = (
     # Patches of the large picture: 64 px of the small one, whose deepest level is at a quarter of that.
     Recipe(
         id="upscale-x4",
-        loss="log-error",
         corruption=Shrunk(scale=4),
         patches=PatchSettings(side=256, grey_share=0.1, tint_share=0.03),
         # Gradients are a tenth of the other recipes' (norm 0.01-0.05): clipped at 0.2, one odd batch blew it up.
@@ -179,7 +179,6 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         id="upscale-x2",
-        loss="log-error",
         corruption=Shrunk(scale=2),
         patches=PatchSettings(side=128, grey_share=0.1, tint_share=0.03),
         schedule=Schedule(steps=6000, peak_lr=5e-4, warmup_steps=200, decay_share=0.8, clip_norm=0.04),

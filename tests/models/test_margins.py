@@ -1,15 +1,20 @@
-"""Margins of one colour are no evidence: what is estimated is what lies inside them."""
+"""Margins of one colour are no evidence: what is estimated, and restored, is what lies inside them."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data as bundled
+from torch.nn import functional
 
 from models.estimation.estimate import estimate_degradation
 from models.estimation.margins import inside_margins
 from models.routing.trial_evidence import trial_corner
+from models.run import Runner, RunSettings
 from models.types import DegradationEstimate, Estimated
 
 
@@ -70,3 +75,18 @@ def test_noise_of_a_picture_that_was_compressed_on_its_page_is_seen() -> None:
     compressed = cv2.imdecode(cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], cv2.IMREAD_COLOR)
     inner = compressed[64:-64, 64:-64]
     assert estimated(compressed).noise_sigma.value == pytest.approx(estimated(inner).noise_sigma.value, abs=1)
+
+
+@pytest.mark.parametrize("colour", [0.0, 1.0])
+def test_noise_is_taken_from_a_picture_inside_a_clean_margin(colour: float) -> None:
+    clean = torch.from_numpy(bundled.astronaut()[:192, 64:256].copy()).permute(2, 0, 1) / 255
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (clean + 25 / 255 * noise).clamp(0, 1)
+    runner = Runner(RunSettings(device="cpu", precision="float32"))
+
+    def psnr_db(px: int) -> float:
+        page = functional.pad(noisy, (px,) * 4, value=colour)
+        inside = runner.restore_planes("denoise", page)[:, px : px + 192, px : px + 192]
+        return -10 * math.log10(float((inside.clamp(0, 1) - clean).square().mean()))
+
+    assert psnr_db(32) > psnr_db(0) - 0.5

@@ -14,7 +14,7 @@ from models.example_based.networks import OnSmoothFill
 from models.training.checkpoints import CHECKPOINT, UNRECORDED, Origin, origin_of
 from models.training.first_weights import SCRATCH
 from models.training.recipes import Recipe, get_recipe
-from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, save_weights
+from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, load_weights, save_weights
 
 _BSDS500 = ("bsds500", 400)
 # What is known of sets of photographs, by the name of their folder and how many are in it.
@@ -28,12 +28,17 @@ DATA = list(_KNOWN.values())
 LICENCE = "Apache-2.0; part of the training photographs carries no stated licence (BSDS500)"
 
 
-def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -> WeightCard:
+def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER, share: float = 1.0) -> WeightCard:
     """Write the weights of a checkpoint folder as fp16 safetensors; earlier metrics move to the card's notes.
 
+    share: of the checkpoint in the mean with the weights it replaces, if it was trained on from these: that keeps most
+    of what they could and most of what is new (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+
     The card names the photographs that the checkpoint says it learned from. Raises ValueError for an unknown recipe,
-    and for a checkpoint of another one.
+    for a checkpoint of another one, and for a share outside 0 to 1.
     """
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"export: got a share of {share:g}, expected more than 0 and at most 1")
     recipe = get_recipe(recipe_id)
     origin = origin_of(checkpoint / CHECKPOINT, recipe=recipe_id) or Origin(
         recipe=recipe_id, data=((UNRECORDED, 0),), start_from=recipe.start_from
@@ -41,6 +46,9 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
     state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
     network = recipe.network()
     network.load_state_dict(state["network"], strict=True)
+    if share < 1.0:
+        before = load_weights(recipe_id)
+        network.load_state_dict({name: torch.lerp(before[name], new, share) for name, new in state["network"].items()})
     given = (
         ("--start-from", f"<{origin.start_from}>" if origin.start_from else SCRATCH if recipe.start_from else None),
         ("--steps", origin.steps),
@@ -51,7 +59,8 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER) -
     card = new_card(
         recipe_id,
         network=_network_text(recipe, network=network),
-        command=f"python -m models.training {recipe_id} --data {folders} --out <folder>{options}",
+        command=f"python -m models.training {recipe_id} --data {folders} --out <folder>{options}"
+        + (f", exported with --share {share:g}" if share < 1.0 else ""),
         steps=int(state["step"]),
         seed=recipe.seed,
         data=_data_texts(origin),
@@ -123,8 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.training.export", description=__doc__)
     parser.add_argument("recipe")
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=1.0, help="of it in the mean with the weights that it replaces")
     arguments = parser.parse_args()
-    card = export(arguments.recipe, checkpoint=arguments.checkpoint)
+    card = export(arguments.recipe, checkpoint=arguments.checkpoint, share=arguments.share)
     print(f"{card.id}: {card.parameters} parameters, {card.steps} steps, sha256 {card.sha256}")
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from models.blocks import ResidualUNet
 from models.training.checkpoints import CHECKPOINT, Origin, origin_of
@@ -311,6 +312,15 @@ def test_export_writes_verified_weights_with_a_card(tmp_path: Path) -> None:
     assert card.steps == 12
     assert card.parameters > 1_000_000
     assert (tmp_path / "denoise.safetensors").stat().st_size < 4 * 2**20
+
+    mixed = export("denoise", checkpoint=tmp_path, folder=tmp_path, share=0.25)
+    assert mixed.command.endswith("--share 0.25")
+    shipped, written = load_weights("denoise"), load_file(tmp_path / "denoise.safetensors")
+    name = next(name for name in shipped if shipped[name].ndim == 4)
+    expected = 0.75 * shipped[name] + 0.25 * state["network"][name]
+    assert torch.allclose(written[name].float(), expected, atol=1e-3)
+    with pytest.raises(ValueError, match=r"share of 1\.5"):
+        export("denoise", checkpoint=tmp_path, folder=tmp_path, share=1.5)
 
 
 def test_a_checkpoint_knows_its_recipe_and_its_photographs(tmp_path: Path) -> None:

@@ -64,5 +64,6 @@ def test_unknown_evidence_stays_unknown_and_the_others_keep_their_places() -> No
         alone = with_trials([evidence[index]], [windows[index]], [None], runner=runner)[0]
         assert alone is not None
         assert found[index] is not None
-        np.testing.assert_allclose(found[index], alone, rtol=1e-3, atol=1e-3)
+        # In a batch of another size sums differ in the last digit, and of thousands of pixels one is rounded otherwise.
+        np.testing.assert_allclose(found[index], alone, rtol=1e-3, atol=1e-2)
     assert with_trials([None], windows[:1], [None], runner=runner) == [None]

@@ -10,19 +10,20 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.routing_cost import Picture, pictures
 from models.degradations.jpeg import JpegCompression, JpegPass
 from models.degradations.noise import GaussianNoise
 from models.degradations.operator import Degradation
-from models.rl_restore.episodes import psnr_db
+from models.metrics.fidelity import psnr_db
 from models.run import Runner, RunSettings
-from models.training.photographs import pictures_below, read_rgb
 
-SIDE = 256
+SIDE, COUNT = 256, 68
 MARGINS: dict[str, tuple[int, float]] = {
     "none": (0, 0.0),
     "white, 24 px": (24, 1.0),
@@ -41,18 +42,8 @@ def faults(seed: int) -> dict[str, Degradation]:
     return found
 
 
-def pictures(data: Path, *, count: int) -> list[Tensor]:
-    """Return the middle (1, 3, 256, 256) of `count` pictures of CBSD68, evenly from all."""
-    paths = sorted(pictures_below(data / "test" / "CBSD68"))
-    if not paths:
-        raise FileNotFoundError(f"--data: {data} holds no test/CBSD68; point it or LACUNA_DATA at the data sets")
-    chosen = paths[:: max(1, len(paths) // count)][:count]
-    found = []
-    for path in chosen:
-        image = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None] / 255.0
-        top, left = ((length - SIDE) // 2 for length in image.shape[-2:])
-        found.append(image[..., top : top + SIDE, left : left + SIDE].contiguous())
-    return found
+def planes(picture: Picture) -> Tensor:
+    return torch.from_numpy(picture).permute(2, 0, 1)[None] / 255.0
 
 
 def inside(runner: Runner, method: str, image: Tensor, *, margin: tuple[int, float]) -> Tensor:
@@ -64,7 +55,8 @@ def inside(runner: Runner, method: str, image: Tensor, *, margin: tuple[int, flo
 
 
 def mean_psnr_db(images: Sequence[Tensor], references: Sequence[Tensor]) -> float:
-    return float(psnr_db(torch.cat(list(images)), torch.cat(list(references))).mean())
+    pairs = zip(images, references, strict=True)
+    return mean(psnr_db(*(picture[0].movedim(0, -1).numpy() for picture in pair)) for pair in pairs)
 
 
 def main() -> None:
@@ -72,7 +64,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LACUNA_DATA", "../shared/data")))
     parser.add_argument("--pictures", type=int, default=8)
     arguments = parser.parse_args()
-    clean = pictures(arguments.data, count=arguments.pictures)
+    every = list(pictures(arguments.data / "test" / "CBSD68", side=SIDE, count=COUNT))
+    clean = [planes(picture) for picture in every[:: max(1, COUNT // arguments.pictures)][: arguments.pictures]]
     runner = Runner(RunSettings(device="cpu", precision="float32"))
     print(f"{'':<26}{'as it is':>10}" + "".join(f"{name:>14}" for name in MARGINS))
     for name in faults(0):

@@ -31,16 +31,17 @@ def log_error(output: Tensor, target: Tensor, *, weight: Tensor | None) -> Tenso
     ECCV 2022, train with it). A smooth picture, of which little is unknown, counts as much as one of fine texture; in a
     mean of errors it counts for next to nothing, and what is left in skies and walls is what is seen first.
     """
-    error = (output - target).square()
-    if weight is None:
-        mean = error.mean((1, 2, 3))
-    else:
-        weight = weight.expand_as(error)
-        mean = (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1.0)
+    mean = mean_squared_errors(output, target, weight=weight)
     return _USUAL_ERROR * 0.5 * torch.log(mean + _GOOD_ENOUGH).mean()
+
+
+def mean_squared_errors(output: Tensor, target: Tensor, *, weight: Tensor | None) -> Tensor:
+    """Return the mean squared error of each picture (B,) of (B, C, H, W), over the values of `weight` where given."""
+    error = (output - target).square()
+    weight = torch.ones_like(error) if weight is None else weight.expand_as(error)
+    return (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1.0)
 
 
 def pixel_loss(kind: PixelLoss, output: Tensor, target: Tensor, *, weight: Tensor | None) -> Tensor:
     """Return the loss that a recipe names."""
-    measure = charbonnier if kind == "charbonnier" else log_error
-    return measure(output, target, weight=weight)
+    return {"charbonnier": charbonnier, "log-error": log_error}[kind](output, target, weight=weight)

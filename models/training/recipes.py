@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from typing import get_args
 
 from torch import nn
 
@@ -35,7 +36,7 @@ class Recipe:
 
     `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the five of
     `models.example_based`; `rl_restore` the tools of RL-Restore or one of the networks it is measured against;
-    `adversarial` None = regression alone, which lowers `loss`.
+    `adversarial` None = regression alone, which lowers `loss`. Raises ValueError for an unknown one.
     """
 
     id: str
@@ -53,6 +54,10 @@ class Recipe:
     start_from: str | None = None
     loss: PixelLoss = "charbonnier"
     adversarial: AdversarialSettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.loss not in get_args(PixelLoss):
+            raise ValueError(f"Recipe: got loss {self.loss!r}, expected one of {', '.join(get_args(PixelLoss))}")
 
     def network(self) -> nn.Module:
         """Return the recipe's network, freshly initialized from torch's global generator."""

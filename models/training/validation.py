@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.device import quick_products
 from models.training.corruption import Corruption, Example
+from models.training.losses import mean_squared_errors
 from models.training.photographs import PatchSettings, Photographs, pictures_below, read_rgb
 
 # No training batch has this seed: their seeds are (recipe's seed, step).
@@ -78,9 +79,7 @@ def psnr_by_set(
 
 def psnr_db(output: Tensor, example: Example) -> Tensor:
     """Return the PSNR in dB of each picture (B,) of the clipped `output`, over `example.weight` where there is one."""
-    error = (output.clamp(0, 1) - example.target).square()
-    weight = torch.ones_like(error) if example.weight is None else example.weight.expand_as(error)
-    mean = (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1.0)
+    mean = mean_squared_errors(output.clamp(0, 1), example.target, weight=example.weight)
     return -10.0 * mean.clamp_min(1e-12).log10()
 
 

@@ -49,6 +49,7 @@ def test_a_grid_is_every_combination_of_its_values() -> None:
         ("widths=8x", "expected a row of numbers"),
         ("patches=3", "name one of its fields"),
         ("seed.x=3", "has no fields"),
+        ("loss=squared", "expected one of charbonnier, log-error"),
     ],
 )
 def test_a_wrong_grid_is_one_sentence(given: str, said: str) -> None:

@@ -89,4 +89,4 @@ def test_noise_is_taken_from_a_picture_inside_a_clean_margin(colour: float) -> N
         inside = runner.restore_planes("denoise", page)[:, px : px + 192, px : px + 192]
         return -10 * math.log10(float((inside.clamp(0, 1) - clean).square().mean()))
 
-    assert psnr_db(32) > psnr_db(0) - 1.0
+    assert psnr_db(32) > psnr_db(0) - 0.7

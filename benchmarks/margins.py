@@ -1,7 +1,8 @@
 """What a plain margin around a picture costs the blind methods: `python -m benchmarks.margins [--pictures 8]`.
 
 Pictures of CBSD68 (256 x 256 of each) with a fault, and then a clean margin of one colour around them, as of a mounted
-print. Printed is the mean PSNR (RGB, clipped, of the picture without its margin) of what each method makes of it.
+print. Printed is the mean PSNR (RGB, of the picture without its margin) of what each method makes of it: of the 8-bit
+page, as the flow runs it, and, under "network", of the page as its network alone sees it, clipped.
 """
 
 from __future__ import annotations
@@ -46,11 +47,15 @@ def planes(picture: Picture) -> Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1)[None] / 255.0
 
 
-def inside(runner: Runner, method: str, image: Tensor, *, margin: tuple[int, float]) -> Tensor:
+def inside(runner: Runner, method: str, image: Tensor, *, margin: tuple[int, float], network: bool) -> Tensor:
     """Return what `method` makes of `image` (1, 3, H, W) with a margin (px, value) around it, without that margin."""
     px, value = margin
-    page = functional.pad(image, (px,) * 4, value=value)
-    restored = runner.restore_planes(method, page[0]).clamp(0, 1)
+    page = functional.pad(image, (px,) * 4, value=value)[0]
+    if network:
+        restored = runner.restore_planes(method, page).clamp(0, 1)
+    else:
+        seen = page.mul(255).round().byte().movedim(0, -1).numpy()
+        restored = planes(runner.apply(method, [seen])[0])[0]
     return restored[:, px : px + image.shape[-2], px : px + image.shape[-1]][None]
 
 
@@ -67,18 +72,20 @@ def main() -> None:
     every = list(pictures(arguments.data / "test" / "CBSD68", side=SIDE, count=COUNT))
     clean = [planes(picture) for picture in every[:: max(1, COUNT // arguments.pictures)][: arguments.pictures]]
     runner = Runner(RunSettings(device="cpu", precision="float32"))
-    print(f"{'':<26}{'as it is':>10}" + "".join(f"{name:>14}" for name in MARGINS))
+    print(f"{'':<36}{'as it is':>10}" + "".join(f"{name:>14}" for name in MARGINS))
     for name in faults(0):
         damaged = [faults(seed)[name].apply(image) for seed, image in enumerate(clean)]
         before = mean_psnr_db(damaged, clean)
         for method in ("denoise", "all-in-one") if name.startswith("noise") else ("deblock",):
-            cells = [
-                mean_psnr_db([inside(runner, method, image, margin=margin) for image in damaged], clean)
-                for margin in MARGINS.values()
-            ]
-            print(
-                f"{name + ', ' + method:<26}{before:>10.2f}" + "".join(f"{cell:>14.2f}" for cell in cells), flush=True
-            )
+            for title, network in ((method, False), (f"{method}, network", True)):
+                cells = [
+                    mean_psnr_db(
+                        [inside(runner, method, image, margin=margin, network=network) for image in damaged], clean
+                    )
+                    for margin in MARGINS.values()
+                ]
+                row = f"{name + ', ' + title:<36}{before:>10.2f}" + "".join(f"{cell:>14.2f}" for cell in cells)
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -208,6 +208,26 @@ def check_mask(mask: npt.NDArray[Any], *, image: npt.NDArray[Any]) -> None:
         )
 
 
+def check_inputs(
+    method: Method,
+    *,
+    images: Sequence[npt.NDArray[Any]],
+    masks: Sequence[npt.NDArray[np.bool_] | None],
+    strengths: Sequence[float],
+) -> None:
+    """Raise ImageContractError for a picture or mask that breaks the contract, ValueError for what the method lacks."""
+    for image, mask, strength in zip(images, masks, strengths, strict=True):
+        check_image(image)
+        if mask is not None:
+            check_mask(mask, image=image)
+        elif method.card.needs_mask:
+            raise ValueError(
+                f"{method.card.id}: got no mask, expected one (H, W) bool array per picture, True = missing"
+            )
+        if not 0.0 <= strength <= 1.0:
+            raise ValueError(f"strength: got {strength}, expected a number from 0 (no change) to 1")
+
+
 def largest_value(dtype: npt.DTypeLike) -> float:
     """255 for uint8, 65535 for uint16: what 1.0 means in the working copy."""
     return float(np.iinfo(np.dtype(dtype)).max)

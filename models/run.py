@@ -20,13 +20,13 @@ from torch.nn.functional import pad
 from models.blocks import enlarge
 from models.device import keep_freed_memory, resolve_device, resolve_precision
 from models.interruption import work_interrupted
+from models.margins import between_even_margins, put_between
 from models.method import (
     CombiningMethod,
     Context,
     DecidingMethod,
     Method,
-    check_image,
-    check_mask,
+    check_inputs,
     is_grey_as_rgb,
     to_planes,
 )
@@ -125,7 +125,8 @@ class Runner:
     ) -> list[npt.NDArray[Any]]:
         """Restore every picture with one method; a strength of 0 returns the picture's own values.
 
-        A picture of three equal planes, black and white stored as RGB, stays one. An upscaler's strength goes from
+        A picture of three equal planes, black and white stored as RGB, stays one. Even margins around a picture come
+        back as they are, and nothing in it is judged by them (`models.margins`). An upscaler's strength goes from
         plain bicubic enlargement (0) to its own result (1); the size is its scale's. Raises ImageContractError for a
         picture or mask that breaks the contract, UnknownMethodError for the method, WeightsError when its weights are
         missing or altered, ValueError for a result that is not finite.
@@ -149,7 +150,7 @@ class Runner:
         masks = masks if masks is not None else [None] * count
         estimates = estimates if estimates is not None else [None] * count
         strengths = strengths if strengths is not None else [1.0] * count
-        _check(method, images=images, masks=masks, strengths=strengths)
+        check_inputs(method, images=images, masks=masks, strengths=strengths)
         repeated = [
             strength > 0.0 and is_grey_as_rgb(image, mask if method.card.needs_mask else None)
             for image, mask, strength in zip(images, masks, strengths, strict=True)
@@ -158,7 +159,15 @@ class Runner:
         if isinstance(method, CombiningMethod):
             restored = self._combine(method, images, estimates=estimates, strengths=strengths, seed=seed)
         else:
-            restored = self._tiled(method, images, masks=masks, estimates=estimates, strengths=strengths, seed=seed)
+            # A hole lies where its mask says, and what is enlarged is the page.
+            page = method.card.needs_mask or method.card.scale > 1
+            places = [(slice(None), slice(None)) if page else between_even_margins(image) for image in images]
+            parts = [image[place] for image, place in zip(images, places, strict=True)]
+            found = self._tiled(method, parts, masks=masks, estimates=estimates, strengths=strengths, seed=seed)
+            restored = [
+                replace(one, image=put_between(image, one.image, place=place))
+                for one, image, place in zip(found, images, places, strict=True)
+            ]
         return [
             replace(one, image=np.repeat(one.image[:, :, None], 3, axis=2)) if grey else one
             for one, grey in zip(restored, repeated, strict=True)
@@ -335,25 +344,6 @@ class Runner:
     def _free(self) -> None:
         if torch.device(self.device).type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _check(
-    method: Method,
-    *,
-    images: Sequence[npt.NDArray[Any]],
-    masks: Sequence[npt.NDArray[np.bool_] | None],
-    strengths: Sequence[float],
-) -> None:
-    for image, mask, strength in zip(images, masks, strengths, strict=True):
-        check_image(image)
-        if mask is not None:
-            check_mask(mask, image=image)
-        elif method.card.needs_mask:
-            raise ValueError(
-                f"{method.card.id}: got no mask, expected one (H, W) bool array per picture, True = missing"
-            )
-        if not 0.0 <= strength <= 1.0:
-            raise ValueError(f"strength: got {strength}, expected a number from 0 (no change) to 1")
 
 
 def _job(

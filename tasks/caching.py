@@ -27,9 +27,9 @@ _TRIED = frozenset(chain.from_iterable(TREATMENTS))
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "3",
-    "estimate": "6",
+    "estimate": "7",
     "route": "6",
-    "restore": "6",
+    "restore": "7",
     "measure": "1",
 }
 

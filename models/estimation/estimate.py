@@ -16,7 +16,6 @@ from models.estimation.classical_sharpness import estimate_blur, estimate_scale
 from models.estimation.classical_tone import estimate_cast, estimate_fading
 from models.estimation.evidence import gather_evidence
 from models.estimation.learned import describe_windows, load_network
-from models.estimation.margins import inside_margins
 from models.estimation.patches import (
     FloatArray,
     PictureWindows,
@@ -26,6 +25,7 @@ from models.estimation.patches import (
     saturated,
     to_unit_rgb,
 )
+from models.margins import inside_margins
 from models.types import DegradationEstimate, Estimated
 
 # A picture smaller than this has too few pixels for any of the statistics.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ PATCH = 96
 # Windows start at multiples of the JPEG block, so that the grid of an uncropped JPEG has the same phase in all of them.
 BLOCK = 8
 _CANDIDATES_PER_SIDE = 8
+# A line of one colour varies by no more levels of 255, at least one of a picture beside it by more; how few windows
+# without such lines are enough to look at no others.
+_EVEN, _VARIED, _ENOUGH = 2.0, 12.0, 4
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
@@ -45,6 +49,25 @@ def saturated(rgb: FloatArray) -> npt.NDArray[np.bool_]:
     lowest = np.minimum(np.minimum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
     highest = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
     return np.asarray((lowest < 2.5 / 255) | (highest > 252.5 / 255))
+
+
+def crosses_gutter(window: Pixels) -> bool:
+    """Return whether rows or columns of one colour run through a window, (H, W) or (H, W, 3), of a picture.
+
+    As the gutters between the pictures of a page, the edge of a margin: where they begin, noise seems to end.
+    """
+    scale = LEVELS.get(window.dtype, 1.0) / 255.0
+    for axis in (0, 1):
+        varied = np.ptp(window, axis=axis).reshape(window.shape[1 - axis], -1).max(axis=1)
+        if varied.min() <= _EVEN * scale and varied.max() > _VARIED * scale:
+            return True
+    return False
+
+
+def without_gutters(windows: Sequence[Pixels]) -> list[int]:
+    """Return the indices of the windows that no gutter crosses; of all where these are fewer than four."""
+    kept = [index for index, window in enumerate(windows) if not crosses_gutter(window)]
+    return kept if len(kept) >= _ENOUGH else list(range(len(windows)))
 
 
 def choose(windows: list[FloatArray], *, count: int, damage: list[float]) -> list[int]:
@@ -121,8 +144,10 @@ class PictureWindows:
 def read_patches(
     image: Pixels, *, mask: npt.NDArray[np.bool_] | None = None, varied: int = 12, flat: int = 16
 ) -> PictureWindows:
-    """Return the chosen windows of a picture, away from damage where that is possible."""
+    """Return the chosen windows of a picture, away from damage, gutters and margins where that is possible."""
     windows, damage = read_candidates(image, mask=mask)
+    kept = without_gutters(windows)
+    windows, damage = [windows[index] for index in kept], [damage[index] for index in kept]
     first = choose(windows, count=varied, damage=damage)
     second = choose_flat(windows, count=flat, damage=damage)
     return PictureWindows(

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.estimation.margins import inside_margins
-from models.estimation.patches import FloatArray
+from models.estimation.patches import FloatArray, without_gutters
+from models.margins import inside_margins
 from models.routing.treatments import TREATMENTS
 
 TRIAL_SIDE = 96
@@ -38,7 +38,7 @@ def trial_window(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def trial_corner(image: npt.NDArray[Any]) -> tuple[int, int]:
-    """Return the upper left corner of that window, which is not looked for in plain margins."""
+    """Return the upper left corner of that window, in no plain margin, across no gutter."""
     rows, columns = inside_margins(image)
     starts = rows.start, columns.start
     spans = [max(0, lines.stop - lines.start - TRIAL_SIDE) for lines in (rows, columns)]
@@ -49,6 +49,8 @@ def trial_corner(image: npt.NDArray[Any]) -> tuple[int, int]:
     ]
     corners = list(dict.fromkeys(corners))
     windows = [image[top : top + TRIAL_SIDE, left : left + TRIAL_SIDE] for top, left in corners]
+    kept = without_gutters(windows)
+    corners, windows = [corners[index] for index in kept], [windows[index] for index in kept]
     order = np.argsort([float(window[::4, ::4].std()) for window in windows], kind="stable")
     return corners[int(order[int(_RANK * (len(order) - 1))])]
 

@@ -12,8 +12,9 @@ from skimage import data as bundled
 from torch.nn import functional
 
 from models.estimation.estimate import estimate_degradation
-from models.estimation.margins import inside_margins
-from models.routing.trial_evidence import trial_corner
+from models.estimation.patches import crosses_gutter, without_gutters
+from models.margins import between_even_margins, inside_margins
+from models.routing.trial_evidence import TRIAL_SIDE, trial_corner
 from models.run import Runner, RunSettings
 from models.types import DegradationEstimate, Estimated
 
@@ -90,3 +91,77 @@ def test_noise_is_taken_from_a_picture_inside_a_clean_margin(colour: float) -> N
         return -10 * math.log10(float((inside.clamp(0, 1) - clean).square().mean()))
 
     assert psnr_db(32) > psnr_db(0) - 0.7
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_even_margins_are_those_of_one_colour_at_opposite_edges(dtype: type) -> None:
+    inner = noisy(dtype=dtype)
+    white = np.iinfo(dtype).max
+    page = framed(inner, px=(40, 21, 3, 5), colour=white)
+    assert between_even_margins(page) == (slice(40, 240), slice(3, 243))
+    assert between_even_margins(framed(inner, px=(40, 0, 0, 9), colour=white)) == (slice(0, 240), slice(0, 249))
+    other = framed(inner, px=(30, 0, 0, 0), colour=white)
+    other = framed(other, px=(0, 30, 0, 0), colour=white // 2)
+    assert between_even_margins(other) == (slice(0, 260), slice(0, 240))
+    strip = framed(inner[:60], px=(40, 40, 0, 0), colour=white)
+    empty = np.full_like(page, white)
+    for whole in (inner, strip, empty, page[:1, :1]):
+        assert between_even_margins(whole) == (slice(0, whole.shape[0]), slice(0, whole.shape[1]))
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_picture_is_restored_as_if_it_had_no_even_margins_and_these_stay(colour: int) -> None:
+    inner = noisy()[:96, :112]
+    page = framed(inner, px=(24, 16, 40, 8), colour=colour)
+    runner = Runner(RunSettings(device="cpu", precision="float32"))
+    restored = runner.apply("all-in-one", [page, inner], strengths=[0.5, 0.5])
+    np.testing.assert_array_equal(restored[0][24:-16, 40:-8], restored[1])
+    untouched = restored[0].copy()
+    untouched[24:-16, 40:-8] = colour
+    np.testing.assert_array_equal(untouched, np.full_like(page, colour))
+    assert (restored[1] != inner).mean() > 0.5
+
+
+def test_pages_are_enlarged_and_their_holes_filled_margins_and_all() -> None:
+    page = framed(noisy()[:72, :80], px=(8, 8, 8, 8), colour=255)
+    runner = Runner(RunSettings(device="cpu", precision="float32"))
+    assert runner.apply("upscale-x2", [page])[0].shape == (176, 192, 3)
+    mask = np.zeros(page.shape[:2], bool)
+    mask[2:5, 10:60] = True
+    scratched = page.copy()
+    scratched[mask] = 90
+    filled = runner.apply("fill", [scratched], masks=[mask])[0]
+    assert filled[mask].min() > 200
+    np.testing.assert_array_equal(filled[~mask], page[~mask])
+
+
+def album() -> np.ndarray:
+    """Two noisy pictures on a white page."""
+    page = np.full((420, 800, 3), 255, np.uint8)
+    rng = np.random.default_rng(0)
+    for columns, picture in ((slice(40, 460), bundled.coffee()), (slice(500, 760), bundled.astronaut())):
+        shown = cv2.resize(picture, (columns.stop - columns.start, 280), interpolation=cv2.INTER_AREA)
+        page[60:340, columns] = (shown + rng.normal(0, 20, shown.shape)).clip(0, 255)
+    return page
+
+
+def test_noise_of_pictures_is_seen_though_a_white_gutter_lies_between_them() -> None:
+    page = album()
+    found = estimated(page)
+    assert found.noise_sigma.value == pytest.approx(20, abs=3)
+    top, left = trial_corner(page)
+    assert not crosses_gutter(page[top : top + TRIAL_SIDE, left : left + TRIAL_SIDE])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_gutters_are_lines_of_one_colour_beside_a_picture(dtype: type) -> None:
+    top = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1.0
+    window = (noisy()[:96, :96] / 255.0 * top).astype(dtype)
+    across, along = window.copy(), window[..., 0].copy()
+    across[40:44], along[:, 92:] = top, 0
+    assert crosses_gutter(across)
+    assert crosses_gutter(along)
+    assert not crosses_gutter(window)
+    assert not crosses_gutter(np.full_like(window, top))
+    assert without_gutters([across, window] * 4) == [1, 3, 5, 7]
+    assert without_gutters([across, window, across]) == [0, 1, 2]

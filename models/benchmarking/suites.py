@@ -119,6 +119,13 @@ SUITES: tuple[Suite, ...] = (
         note="Noise is neither clipped nor rounded before the method. nlm is told σ, denoise is blind.",
     ),
     Suite(
+        id="grain",
+        title="Film grain, whose neighbouring pixels are alike: CBSD68, σ 6, 12, 20 at mid-grey",
+        groups=_crossed([_PHOTOGRAPHS], ("film-grain/6", "film-grain/12", "film-grain/20"), RGB),
+        methods=("denoise", "all-in-one", "nlm", "lacuna"),
+        note="Its size is drawn for every picture, 0.3 to 1.2 px. All methods are blind.",
+    ),
+    Suite(
         id="deblock",
         title="JPEG artefacts: classic5, quality 10 to 40",
         groups=_crossed([("classic5", "test/classic5")], ("jpeg/10", "jpeg/20", "jpeg/30", "jpeg/40"), GREY),

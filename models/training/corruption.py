@@ -47,6 +47,11 @@ def torch_generator(rng: np.random.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.integers(2**62)))
 
 
+def is_grey(patch: Tensor) -> bool:
+    """Return whether a patch (1, 3, H, W) is black and white: three equal planes."""
+    return torch.equal(patch[:, 0], patch[:, 1]) and torch.equal(patch[:, 0], patch[:, 2])
+
+
 @dataclass(frozen=True, slots=True)
 class BlindNoise:
     """Additive white Gaussian noise, σ uniform in [0, sigma_max] (8-bit levels) per patch.
@@ -225,7 +230,7 @@ class Mixture:
 
     def _degraded(self, patch: Tensor, rng: np.random.Generator) -> Tensor:
         kind = rng.random()
-        grey = torch.equal(patch[:, 0], patch[:, 1]) and torch.equal(patch[:, 0], patch[:, 2])
+        grey = is_grey(patch)
         operators: Sequence[Degradation] = ()
         if kind < self.old_photo_share:
             operators = old_photo.of_quality(rng)

@@ -27,6 +27,7 @@ from models.training.corruption import (
 from models.training.loop import Schedule
 from models.training.losses import PixelLoss
 from models.training.photographs import PatchSettings
+from models.training.scan_noise import NoiseOfScans
 from models.training.sparing import PartlySpared
 
 
@@ -83,9 +84,20 @@ RECIPES: tuple[Recipe, ...] = (
         unshuffle=2,
     ),
     Recipe(
+        id="degrain",
+        loss="log-error",
+        corruption=PartlySpared(NoiseOfScans()),
+        patches=PatchSettings(grey_share=0.4, tint_share=0.05),
+        schedule=Schedule(steps=12000, peak_lr=6e-4, decay_share=0.8),
+        widths=HALF_WIDTHS,
+        unshuffle=2,
+        start_from="denoise",
+        seed=12,
+    ),
+    Recipe(
         id="deblock",
         loss="log-error",
-        corruption=PartlySpared(BlindJpeg(), share=0.2),
+        corruption=BlindJpeg(),
         patches=PatchSettings(grey_share=0.5, tint_share=0.03),
         schedule=Schedule(steps=14400, peak_lr=7e-4, decay_share=0.8),
         widths=HALF_WIDTHS,
@@ -144,7 +156,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         id="all-in-one",
         loss="log-error",
-        corruption=PartlySpared(Mixture(old_photo_share=0.25), share=0.15),
+        corruption=Mixture(old_photo_share=0.25),
         patches=PatchSettings(grey_share=0.2, tint_share=0.05, half_scale_share=0.35, third_scale_share=0.35),
         schedule=Schedule(steps=12500, peak_lr=8e-4, decay_share=0.9),
         start_from="fill",

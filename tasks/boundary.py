@@ -13,19 +13,33 @@ from tasks.jobs import Failure
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 _LONGEST_TEXT = 2000
+_TRIES = 3
 
 
 def attempt(work: Callable[[], ResultT], *, stage: str) -> tuple[ResultT | None, Failure | None]:
     """Return (what `work` returned, None), or (None, the failure) when it raised.
 
-    Transient faults and full disks are raised again: they concern the store, not the image.
+    Transient faults and full disks are raised again: they concern the store, not the image. Where threads of the
+    interpreter got into each other's way (`_met_another_thread`), the work is done again.
     """
-    try:
-        return work(), None
-    except Exception as error:
-        if is_transient(error) or out_of_room(error):
-            raise
-        return None, failure_of(error, stage=stage)
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return work(), None
+        except Exception as error:
+            if is_transient(error) or out_of_room(error):
+                raise
+            if tries == _TRIES or not _met_another_thread(error):
+                return None, failure_of(error, stage=stage)
+
+
+def _met_another_thread(error: Exception) -> bool:
+    """Whether two threads parsed source at once, as some imports do, in an early Python 3.11.
+
+    It counted the depth of both together (python/cpython issue 106905): nothing is wrong with the picture.
+    """
+    return isinstance(error, SystemError) and "recursion depth mismatch" in str(error)
 
 
 def attempt_together(

@@ -7,6 +7,7 @@ that sees both takes the picture for cleaner than it is (docs/decisions/0036).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -33,11 +34,7 @@ def inside_margins(image: Pixels) -> tuple[slice, slice]:
     Everything is returned where nothing is a margin, or where too little would be left.
     """
     height, width = image.shape[:2]
-    rows, columns = slice(0, height), slice(0, width)
-    most = _PLAIN_LEVELS / 255.0 * LEVELS.get(image.dtype, 1.0)
-    for _ in range(2):  # where margins of two colours meet, one only shows when the other is gone
-        rows = _trimmed(rows, image[rows, columns], most=most)
-        columns = _trimmed(columns, image[rows, columns].swapaxes(0, 1), most=most)
+    rows, columns = _without(image, _trimmed, levels=_PLAIN_LEVELS)
     sides = rows.stop - rows.start, columns.stop - columns.start
     if min(sides) < _SMALLEST_PX or sides[0] * sides[1] < _SMALLEST_SHARE * height * width:
         return slice(0, height), slice(0, width)
@@ -51,14 +48,9 @@ def between_even_margins(image: Pixels) -> tuple[slice, slice]:
     what a compression left of it on the margin, begins. The even sky of a picture is at one edge only, and stays with
     it. Everything is returned where there are no such margins, or less than 64 px a side between them.
     """
-    height, width = image.shape[:2]
-    rows, columns = slice(0, height), slice(0, width)
-    most = _EVEN_LEVELS / 255.0 * LEVELS.get(image.dtype, 1.0)
-    for _ in range(2):
-        rows = _between(rows, image[rows, columns], most=most)
-        columns = _between(columns, image[rows, columns].swapaxes(0, 1), most=most)
+    rows, columns = _without(image, _between, levels=_EVEN_LEVELS)
     if min(rows.stop - rows.start, columns.stop - columns.start) < _SMALLEST_ALONE_PX:
-        return slice(0, height), slice(0, width)
+        return slice(0, image.shape[0]), slice(0, image.shape[1])
     return rows, columns
 
 
@@ -71,13 +63,33 @@ def put_between(image: Pixels, restored: Pixels, *, place: tuple[slice, slice]) 
     return page
 
 
+class _Trim(Protocol):
+    """Returns `place`, where `lines` are, without the margins at its ends; `most` as the image's values are."""
+
+    def __call__(self, place: slice, lines: Pixels, *, most: float) -> slice: ...
+
+
+def _without(image: Pixels, trim: _Trim, *, levels: float) -> tuple[slice, slice]:
+    """Return what `trim` leaves of rows and columns, twice: where margins of two colours meet, one hides the other."""
+    rows, columns = slice(0, image.shape[0]), slice(0, image.shape[1])
+    most = levels / 255.0 * LEVELS.get(image.dtype, 1.0)
+    for _ in range(2):
+        before = rows, columns
+        rows = trim(rows, image[rows, columns], most=most)
+        columns = trim(columns, image[rows, columns].swapaxes(0, 1), most=most)
+        if (rows, columns) == before:
+            break
+    return rows, columns
+
+
 def _between(place: slice, lines: Pixels, *, most: float) -> slice:
     """Return `place`, where `lines` are, without the lines at both ends that have the colour of the first pixel."""
     if not lines.size:
         return place
     colour = lines[0, 0].astype(np.float64)
-    first, last = (_even_lines(part, colour=colour, most=most) for part in (lines, lines[::-1]))
-    return slice(place.start + first, place.stop - last) if first and last and first < len(lines) else place
+    first = _even_lines(lines, colour=colour, most=most)
+    last = _even_lines(lines[::-1], colour=colour, most=most) if 0 < first < len(lines) else 0
+    return slice(place.start + first, place.stop - last) if last else place
 
 
 def _trimmed(place: slice, lines: Pixels, *, most: float) -> slice:

@@ -159,8 +159,8 @@ class Runner:
         if isinstance(method, CombiningMethod):
             restored = self._combine(method, images, estimates=estimates, strengths=strengths, seed=seed)
         else:
-            # A hole lies where its mask says, and what is enlarged is the page.
-            page = method.card.needs_mask or method.card.scale > 1
+            # A hole lies where its mask says; what is enlarged, or gets other colours, is the page.
+            page = method.card.needs_mask or method.card.scale > 1 or method.card.purpose == "colour"
             places = [(slice(None), slice(None)) if page else between_even_margins(image) for image in images]
             parts = [image[place] for image, place in zip(images, places, strict=True)]
             found = self._tiled(method, parts, masks=masks, estimates=estimates, strengths=strengths, seed=seed)

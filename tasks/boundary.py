@@ -16,11 +16,13 @@ _LONGEST_TEXT = 2000
 _TRIES = 3
 
 
-def attempt(work: Callable[[], ResultT], *, stage: str) -> tuple[ResultT | None, Failure | None]:
+def attempt(
+    work: Callable[[], ResultT], *, stage: str, again: Callable[[], bool] = lambda: True
+) -> tuple[ResultT | None, Failure | None]:
     """Return (what `work` returned, None), or (None, the failure) when it raised.
 
     Transient faults and full disks are raised again: they concern the store, not the image. Where threads of the
-    interpreter got into each other's way (`_met_another_thread`), the work is done again.
+    interpreter got into each other's way (`_met_another_thread`), the work is done again if it can be (`again`).
     """
     tries = 0
     while True:
@@ -30,7 +32,7 @@ def attempt(work: Callable[[], ResultT], *, stage: str) -> tuple[ResultT | None,
         except Exception as error:
             if is_transient(error) or out_of_room(error):
                 raise
-            if tries == _TRIES or not _met_another_thread(error):
+            if tries == _TRIES or not _met_another_thread(error) or not again():
                 return None, failure_of(error, stage=stage)
 
 
@@ -53,12 +55,17 @@ def attempt_together(
 
     `still` says whether an item's work is yet to be done when the work of all has failed half-way.
     """
-    _, failure = attempt(partial(work, items), stage=stage)
+    # What is done for one of them already must not be done twice.
+    _, failure = attempt(partial(work, items), stage=stage, again=lambda: all(still(item) for item in items))
     if failure is None:
         return []
     if len(items) == 1:
         return [(items[0], failure)]
-    alone = [(item, attempt(partial(work, [item]), stage=stage)[1]) for item in items if still(item)]
+    alone = [
+        (item, attempt(partial(work, [item]), stage=stage, again=partial(still, item))[1])
+        for item in items
+        if still(item)
+    ]
     return [(item, found) for item, found in alone if found is not None]
 
 

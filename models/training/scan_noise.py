@@ -20,7 +20,7 @@ class NoiseOfScans:
     A network that has only met white noise leaves grain of 0.8 px as it is (docs/decisions/0037). Grain has a standard
     deviation of up to `grain_sigma_max` 8-bit levels at mid-grey and is correlated by a Gaussian of `size_px`; in half
     of the patches it is as strong in shadows as elsewhere. `compressed_share` of the patches, grainy ones or not, were
-    then saved as JPEG of `quality`, after noise of a σ of `compressed_sigma_max` at most.
+    then saved as JPEG of `quality`; white noise had a σ of `compressed_sigma_max` at most before.
     """
 
     white: BlindNoise = field(default_factory=lambda: BlindNoise(clip_share=0.5))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.training.corruption import Corruption, Example
+from models.training.corruption import Corruption, Example, is_grey
 
 _WHITE, _BLACK = 0.4, 0.65
 
@@ -42,8 +42,7 @@ class PartlySpared:
                 continue
             spared = torch.from_numpy(spared_region(after.shape[-2], after.shape[-1], rng=rng))
             if rng.random() < self.plain_share:
-                grey = torch.equal(after[0], after[1]) and torch.equal(after[0], after[2])
-                after[:, spared] = torch.from_numpy(_colour(rng, grey=grey))[:, None]
+                after[:, spared] = torch.from_numpy(_colour(rng, grey=is_grey(after[None])))[:, None]
             before[:, spared] = after[:, spared]
         return Example(entry, target)
 

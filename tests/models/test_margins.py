@@ -165,3 +165,12 @@ def test_gutters_are_lines_of_one_colour_beside_a_picture(dtype: type) -> None:
     assert not crosses_gutter(np.full_like(window, top))
     assert without_gutters([across, window] * 4) == [1, 3, 5, 7]
     assert without_gutters([across, window, across]) == [0, 1, 2]
+
+
+def test_colours_of_a_page_are_corrected_margins_and_all() -> None:
+    page = np.full((160, 200, 3), (228, 214, 180), np.uint8)
+    for row in range(60, 110, 12):
+        page[row : row + 4, 50:150:3] = (150, 135, 110)
+    corrected = Runner(RunSettings(device="cpu", precision="float32")).apply("tonal-range", [page])[0]
+    assert (corrected[0, 0] != page[0, 0]).any()
+    np.testing.assert_array_equal(corrected[58, 80], corrected[0, 0])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from tasks.boundary import attempt
+from tasks.boundary import attempt, attempt_together
 
 RACE = "AST constructor recursion depth mismatch (before=57, after=54)"
 
@@ -33,3 +35,17 @@ def test_other_errors_are_the_picture_s_own_at_once(error: Exception) -> None:
     assert (found, errors) == (None, [])
     assert failure is not None
     assert failure.error_text == f"route: {error}"
+
+
+def test_what_was_done_for_one_picture_of_a_group_is_not_done_twice() -> None:
+    done: list[str] = []
+
+    def work(items: Sequence[str]) -> None:
+        for item in items:
+            if item == "b" and done.count("tried") < 2:
+                done.append("tried")
+                raise SystemError(RACE)
+            done.append(item)
+
+    assert attempt_together(work, ["a", "b", "c"], stage="denoise", still=lambda item: item not in done) == []
+    assert done == ["a", "tried", "tried", "b", "c"]

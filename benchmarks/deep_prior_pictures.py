@@ -1,7 +1,7 @@
 """What Deep Image Prior makes of a large hole, by five networks, and of a noisy picture with a flash beside it.
 
-    python -m benchmarks.deep_prior_pictures hole --out docs/pictures/deep-prior-hole.jpg [--device cuda]
-    python -m benchmarks.deep_prior_pictures flash --out docs/pictures/deep-prior-flash.jpg
+    python -m benchmarks.deep_prior_pictures hole --out docs/pictures/deep-prior-hole.webp [--device cuda]
+    python -m benchmarks.deep_prior_pictures flash --out docs/pictures/deep-prior-flash.webp
 
 Both from a picture of scikit-image: the hole hides what no pixel around it tells; the picture without flash has been
 made of it by a warm light from one side and noise of σ 25. Settings are the published ones, all iterations.
@@ -92,7 +92,7 @@ def main() -> None:
     with quick_products(device):
         pictures = hole(device=device) if given.what == "hole" else flash(device=device)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    side_by_side(pictures, columns=3 if given.what == "hole" else 4).save(given.out, quality=85)
+    side_by_side(pictures, columns=3 if given.what == "hole" else 4).save(given.out, quality=72)
 
 
 if __name__ == "__main__":

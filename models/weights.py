@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from models.low_rank import merged
+
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
@@ -25,7 +27,8 @@ class WeightsError(RuntimeError):
 class WeightCard:
     """Everything a user must know about one weight file, kept as JSON beside it.
 
-    `metrics` maps the name of a set and protocol to numbers; `command` prints them or remakes the file.
+    `metrics` maps the name of a set and protocol to numbers; `command` prints them or remakes the file. `beside`: the
+    weight, of `beside_sha256`, to which the factors in the file are added; "" where it has weights of its own.
     """
 
     id: str
@@ -40,6 +43,8 @@ class WeightCard:
     commit: str
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
+    beside: str = ""
+    beside_sha256: str = ""
 
 
 def weight_names() -> list[str]:
@@ -74,7 +79,10 @@ def weights_sha256(name: str) -> str:
 
 
 def load_weights(name: str) -> dict[str, Tensor]:
-    """Return the float32 tensors of a shipped weight after checking its bytes against the card's sha256."""
+    """Return the float32 tensors of a shipped weight after checking its bytes against the card's sha256.
+
+    Factors come added to the weights that they were learned beside; WeightsError when these are others by now.
+    """
     card = load_card(name)
     path = WEIGHTS_FOLDER / f"{name}.safetensors"
     if not path.is_file():
@@ -86,7 +94,15 @@ def load_weights(name: str) -> dict[str, Tensor]:
             f"weights {name!r}: got a file with sha256 {found[:16]}…, its card says {card.sha256[:16]}…; "
             "restore the shipped file, or write a card for the new one with models.weights.save_weights"
         )
-    return {key: value.float() if value.is_floating_point() else value for key, value in load(content).items()}
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in load(content).items()}
+    if not card.beside:
+        return tensors
+    if weights_sha256(card.beside) != card.beside_sha256:
+        raise WeightsError(
+            f"weights {name!r}: got {card.beside!r} with sha256 {weights_sha256(card.beside)[:16]}…, expected "
+            f"{card.beside_sha256[:16]}…, beside which it was trained; train it again"
+        )
+    return merged(load_weights(card.beside), tensors)
 
 
 def save_weights(tensors: dict[str, Tensor], *, card: WeightCard, folder: Path = WEIGHTS_FOLDER) -> WeightCard:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.blocks import LEAK
 from models.example_based.networks import OnSmoothFill
+from models.low_rank import frozen_and_factors
 from models.training.checkpoints import CHECKPOINT, UNRECORDED, Origin, origin_of
 from models.training.first_weights import SCRATCH
 from models.training.recipes import Recipe, get_recipe
-from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, load_weights, save_weights
+from models.weights import WEIGHTS_FOLDER, WeightCard, load_card, load_weights, save_weights, weights_sha256
 
 _BSDS500 = ("bsds500", 400)
 # What is known of sets of photographs, by the name of their folder and how many are in it.
@@ -46,6 +48,8 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER, s
     state = torch.load(checkpoint / CHECKPOINT, map_location="cpu", weights_only=True)
     network = recipe.network()
     network.load_state_dict(state["network"], strict=True)
+    if share < 1.0 and recipe.rank is not None:
+        raise ValueError(f"export: got a share of {share:g} for {recipe_id!r}, expected 1: it has factors, not weights")
     if share < 1.0:
         before = load_weights(recipe_id)
         network.load_state_dict({name: torch.lerp(before[name], new, share) for name, new in state["network"].items()})
@@ -67,7 +71,21 @@ def export(recipe_id: str, *, checkpoint: Path, folder: Path = WEIGHTS_FOLDER, s
         licence=_licence(origin),
         folder=folder,
     )
-    return save_weights(network.state_dict(), card=card, folder=folder)
+    if recipe.rank is None:
+        return save_weights(network.state_dict(), card=card, folder=folder)
+    frozen, factors = frozen_and_factors(network.state_dict())
+    return save_weights(factors, card=_beside(card, recipe=recipe, frozen=frozen), folder=folder)
+
+
+def _beside(card: WeightCard, *, recipe: Recipe, frozen: dict[str, Tensor]) -> WeightCard:
+    """Return the card of factors, which says beside which weights they belong; ValueError where those are others."""
+    name = str(recipe.start_from)
+    if any(not torch.equal(value, frozen[key]) for key, value in load_weights(name).items()):
+        raise ValueError(
+            f"export: got factors trained beside other weights than {name!r} has, expected the shipped ones; train "
+            f"{recipe.id!r} from these"
+        )
+    return replace(card, beside=name, beside_sha256=weights_sha256(name))
 
 
 def _data_texts(origin: Origin) -> list[str]:
@@ -119,7 +137,8 @@ def _network_text(recipe: Recipe, *, network: nn.Module) -> str:
     first = f"scale={recipe.scale}" if recipe.scale > 1 else f"in_channels={recipe.in_channels}"
     kind = "ResidualUpscaler" if recipe.scale > 1 else "ResidualUNet"
     unshuffle = "" if recipe.scale > 1 else f", unshuffle={recipe.unshuffle}"
-    return f"{kind}({first}, widths={recipe.widths}, blocks={recipe.blocks}, slope={LEAK}{unshuffle})"
+    whole = f"{kind}({first}, widths={recipe.widths}, blocks={recipe.blocks}, slope={LEAK}{unshuffle})"
+    return whole if recipe.rank is None else f"{whole} of {recipe.start_from!r}, with factors of rank {recipe.rank}"
 
 
 def current_commit() -> str:

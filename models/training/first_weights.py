@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models import weights as shipped
+from models.low_rank import plain_name
 from models.training.checkpoints import CHECKPOINT
 from models.training.recipes import Recipe
 
@@ -28,7 +29,8 @@ def first_weights(recipe: Recipe, *, given: Path | None, out: Path, its_own: boo
     if given is not None:
         return given
     # Looked up anew: tests, and a checkout that is moved, have another folder.
-    names = [recipe.id] if its_own else []
+    # Of factors, the file has no more than these: they are learned anew.
+    names = [recipe.id] if its_own and recipe.rank is None else []
     names += [recipe.start_from] if recipe.start_from else []
     for name in names:
         path = shipped.WEIGHTS_FOLDER / f"{name}.safetensors"
@@ -72,7 +74,9 @@ def start_from(network: nn.Module, weights: dict[str, Tensor]) -> None:
     which nothing fits, or of layers that the network does not have.
     """
     own = network.state_dict()
-    unknown = [name for name in weights if name not in own]
+    called = {plain_name(name): name for name in own}
+    unknown = [name for name in weights if plain_name(name) not in called]
+    weights = {called.get(plain_name(name), name): value for name, value in weights.items()}
     fitting = [name for name, value in weights.items() if name not in unknown and own[name].shape == value.shape]
     if unknown or not fitting:
         raise ValueError(

@@ -32,9 +32,10 @@ class ConvolutionMuon:
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         def is_hidden(name: str, value: Tensor) -> bool:
-            return value.ndim == 4 and not set(ends) & set(name.split("."))
+            factor = value.ndim == 2 and name.endswith((".up", ".down"))
+            return (factor or value.ndim == 4) and not set(ends) & set(name.split("."))
 
-        named = list(network.named_parameters())
+        named = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
         self._kernels = [value for name, value in named if is_hidden(name, value)]
         self._others = [value for name, value in named if not is_hidden(name, value)]
         self._matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in self._kernels]

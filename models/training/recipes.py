@@ -10,6 +10,7 @@ from torch import nn
 
 from models.blocks import FULL_WIDTHS, HALF_WIDTHS, ResidualUNet, ResidualUpscaler
 from models.example_based.networks import network_for_photographs
+from models.low_rank import freeze_beside_low_rank
 from models.rl_restore.baselines import NETWORKS
 from models.rl_restore.tool_training import ToolFaults
 from models.training.adversarial import AdversarialSettings
@@ -37,7 +38,9 @@ class Recipe:
 
     `scale` > 1 makes an upscaler, whose patches are those of the large picture; `example_network` one of the five of
     `models.example_based`; `rl_restore` the tools of RL-Restore or one of the networks it is measured against;
-    `adversarial` None = regression alone, which lowers `loss`. Raises ValueError for an unknown one.
+    `rank`: what `start_from` names stays as it is, and only factors of this rank beside it are learned and shipped.
+    `adversarial` None = regression alone, which lowers `loss`. Raises ValueError for an unknown loss, and for factors
+    beside nothing.
     """
 
     id: str
@@ -53,15 +56,24 @@ class Recipe:
     example_network: str | None = None
     rl_restore: str | None = None
     start_from: str | None = None
+    rank: int | None = None
     loss: PixelLoss = "charbonnier"
     adversarial: AdversarialSettings | None = None
 
     def __post_init__(self) -> None:
         if self.loss not in get_args(PixelLoss):
             raise ValueError(f"Recipe: got loss {self.loss!r}, expected one of {', '.join(get_args(PixelLoss))}")
+        if self.rank is not None and self.start_from is None:
+            raise ValueError(f"Recipe: got rank {self.rank} and nothing to start from, expected what it is beside")
 
     def network(self) -> nn.Module:
         """Return the recipe's network, freshly initialized from torch's global generator."""
+        network = self._plain_network()
+        if self.rank is not None:
+            freeze_beside_low_rank(network, rank=self.rank)
+        return network
+
+    def _plain_network(self) -> nn.Module:
         if self.rl_restore is not None:
             return NETWORKS[self.rl_restore]()
         if self.example_network is not None:
@@ -86,12 +98,13 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         id="degrain",
         loss="log-error",
-        corruption=PartlySpared(NoiseOfScans()),
+        corruption=PartlySpared(NoiseOfScans(grain_share=0.8)),
         patches=PatchSettings(grey_share=0.4, tint_share=0.05),
-        schedule=Schedule(steps=12000, peak_lr=6e-4, decay_share=0.8),
+        schedule=Schedule(steps=5000, peak_lr=2e-3, decay_share=0.8),
         widths=HALF_WIDTHS,
         unshuffle=2,
         start_from="denoise",
+        rank=4,
         seed=12,
     ),
     Recipe(

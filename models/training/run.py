@@ -51,15 +51,22 @@ def run_recipe(recipe: Recipe, settings: RunSettings, *, observe: Callable[[Prog
     """Train `recipe` until its steps are done or the time is up; return the steps done so far.
 
     Raises FileNotFoundError without photographs, or without the checkpoint that `start_from` names;
-    ValueError for fewer than five photographs, and when `out` holds a training of another recipe.
+    ValueError for fewer than five photographs, for factors beside nothing, and when `out` holds a training of another
+    recipe.
     """
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     origin = _origin(recipe, settings)
     schedule = _schedule(recipe, settings)
     torch.manual_seed(recipe.seed)
     network = recipe.network()
-    if settings.start_from and not (settings.out / CHECKPOINT).exists():
+    begins = not (settings.out / CHECKPOINT).exists()
+    if begins and settings.start_from is not None:
         start_from(network, read_weights(settings.start_from))
+    elif begins and recipe.rank is not None:
+        raise ValueError(
+            f"start from: got nothing for {recipe.id!r}, expected weights of {recipe.start_from!r}, beside which it "
+            "learns factors; give a file of these with --start-from"
+        )
     photographs = Photographs.below(settings.data, hold_back=HELD_BACK)
     examples = validation_examples(photographs.only_held_back(), recipe.corruption, patches=recipe.patches)
     sets = named_sets(settings.validate_on, recipe.corruption)
@@ -94,7 +101,7 @@ def feature_extractor(adversarial: AdversarialSettings, *, device: str) -> Layer
     for unknown layers; WeightsError where the weight is not shipped.
     """
     recipe = get_recipe(adversarial.feature_weight)
-    if recipe.in_channels != 3 or recipe.rl_restore is not None:
+    if recipe.in_channels != 3 or recipe.rl_restore is not None or recipe.rank is not None:
         raise ValueError(
             f"adversarial.feature_weight: got {recipe.id!r}, whose network takes more than a picture, expected one of "
             "pictures alone, such as 'denoise'"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.shares import Shares
 from models.types import DegradationEstimate
 
-Purpose = Literal["denoise", "deblock", "deblur", "mixed", "fill", "colour", "upscale"]
+Purpose = Literal["denoise", "degrain", "deblock", "deblur", "mixed", "fill", "colour", "upscale"]
 
 
 # Of methods whose weights were trained here.

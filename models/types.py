@@ -19,7 +19,7 @@ Treatment = tuple[str, ...]
 # How plans are made unless another policy is asked for.
 DEFAULT_POLICY = "predicted-gain"
 # Methods that exist a second time as the mean over flips and turns of the picture, under their id with a plus.
-SELF_ENSEMBLED = ("denoise", "deblock", "deblur", "all-in-one", "fill", "upscale-x2", "upscale-x4")
+SELF_ENSEMBLED = ("denoise", "degrain", "deblock", "deblur", "all-in-one", "fill", "upscale-x2", "upscale-x4")
 # Methods that mix others and exist a second time as well: as mixtures of those means.
 MIXTURES = ("soft", "regional")
 # Side of the largest tile: 1024 px are two of 560 or three of 384, and their networks' maps stay in the cache.

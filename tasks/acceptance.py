@@ -24,8 +24,8 @@ _COLOUR_SIDE, _COLOUR_BLOCK = 48, 10
 LARGEST_COLOUR_SHIFT = 4.0
 # White noise of variance s2 adds 2 s2 to the squared difference of neighbours, in each of two directions.
 _NOISE_ENERGY = 4.0
-# Noise under compression is not known well enough to say how much must stay.
-_KEPT_DETAIL = {"denoise": 0.4, "deblock": 0.4, "deblur": 0.9, "upscale": 0.4, "mixed": 0.0}
+# Grain, and noise under compression, are not known well enough to say how much must stay.
+_KEPT_DETAIL = {"denoise": 0.4, "degrain": 0.0, "deblock": 0.4, "deblur": 0.9, "upscale": 0.4, "mixed": 0.0}
 _LARGEST_SHARPENING = 20.0
 
 

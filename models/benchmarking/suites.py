@@ -122,7 +122,7 @@ SUITES: tuple[Suite, ...] = (
         id="grain",
         title="Film grain, whose neighbouring pixels are alike: CBSD68, σ 6, 12, 20 at mid-grey",
         groups=_crossed([_PHOTOGRAPHS], ("film-grain/6", "film-grain/12", "film-grain/20"), RGB),
-        methods=("denoise", "all-in-one", "nlm", "lacuna"),
+        methods=("degrain", "denoise", "all-in-one", "nlm", "lacuna"),
         note="Its size is drawn for every picture, 0.3 to 1.2 px. All methods are blind.",
     ),
     Suite(
@@ -207,7 +207,7 @@ SUITES: tuple[Suite, ...] = (
         id="clean",
         title="Do no harm: clean CBSD68, Set5 and Set14, each method forced upon them",
         groups=_crossed([_PHOTOGRAPHS, ("Set5", "test/Set5"), ("Set14", "test/Set14")], ("clean",), RGB),
-        methods=("all-in-one", "denoise", "deblock", "deblur", "nlm", "lacuna"),
+        methods=("all-in-one", "denoise", "degrain", "deblock", "deblur", "nlm", "lacuna"),
         note="The input is perfect, which counts as 100 dB: any change is harm, and the PSNR says how much.",
     ),
     Suite(

@@ -110,6 +110,7 @@ def _behind_unshuffle(method_id: str, *, title: str, purpose: Any, slope: float 
 
 METHODS = (
     _behind_unshuffle("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise"),
+    _behind_unshuffle("degrain", title="Film grain, and noise that a scanner has interpolated", purpose="degrain"),
     _behind_unshuffle("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock", slope=PLAIN),
     BlindRestorer(
         _card("all-in-one", title="Blur, noise, JPEG and lost resolution that came together", purpose="mixed")

@@ -10,9 +10,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from skimage import data
 
 from models import weights
+from models.degradations.grain import FilmGrain
+from models.degradations.rendering import from_batch, to_batch
 from models.low_rank import freeze_beside_low_rank, frozen_and_factors, merged
+from models.run import Runner
+from models.run import RunSettings as RunnerSettings
 from models.training.checkpoints import CHECKPOINT
 from models.training.export import export
 from models.training.loop import Schedule
@@ -93,17 +98,17 @@ def test_factors_are_refused_beside_other_weights(recipe: Recipe, tmp_path: Path
 
 def test_a_run_of_factors_goes_on_as_if_it_had_not_been_stopped(recipe: Recipe, tmp_path: Path) -> None:
     whole = torch.load(trained(recipe, tmp_path) / CHECKPOINT, weights_only=True)["network"]
-    data, out, begin = [tmp_path / "own"], tmp_path / "parts", tmp_path / "shipped" / "denoise.safetensors"
-    run_recipe(recipe, RunSettings(data=data, out=out, start_from=begin, device="cpu", minutes=1e-9))
+    photographs, out, begin = [tmp_path / "own"], tmp_path / "parts", tmp_path / "shipped" / "denoise.safetensors"
+    run_recipe(recipe, RunSettings(data=photographs, out=out, start_from=begin, device="cpu", minutes=1e-9))
     assert torch.load(out / CHECKPOINT, weights_only=True)["step"] < recipe.schedule.steps
-    run_recipe(recipe, RunSettings(data=data, out=out, device="cpu"))
+    run_recipe(recipe, RunSettings(data=photographs, out=out, device="cpu"))
     parts = torch.load(out / CHECKPOINT, weights_only=True)["network"]
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
     # Another one may begin with what this one has learned.
-    again = RunSettings(data=data, out=tmp_path / "again", start_from=out, device="cpu", minutes=1e-9)
+    again = RunSettings(data=photographs, out=tmp_path / "again", start_from=out, device="cpu", minutes=1e-9)
     run_recipe(recipe, again)
     with pytest.raises(ValueError, match="beside which it learns factors"):
-        run_recipe(recipe, RunSettings(data=data, out=tmp_path / "nothing", device="cpu"))
+        run_recipe(recipe, RunSettings(data=photographs, out=tmp_path / "nothing", device="cpu"))
 
 
 def test_factors_that_do_not_fit_and_recipes_without_a_beginning_are_refused(recipe: Recipe) -> None:
@@ -117,3 +122,16 @@ def test_factors_that_do_not_fit_and_recipes_without_a_beginning_are_refused(rec
         replace(recipe, start_from=None)
     with pytest.raises(ValueError, match="got 0, expected 1 or more"):
         freeze_beside_low_rank(replace(recipe, rank=None).network(), rank=0)
+
+
+def test_what_is_shipped_takes_grain_away_that_denoise_leaves() -> None:
+    clean = np.ascontiguousarray(data.astronaut()[:192, 128:320])
+    grain = FilmGrain(sigma=(12.0,), size_px=(0.8,), achromatic=(False,), floor=0.3, seed=3)
+    grainy = np.rint(from_batch(grain.apply(to_batch(clean / np.float32(255)))) * 255).astype(np.uint8)
+    runner = Runner(RunnerSettings(device="cpu"))
+    before, *after = (
+        float(np.square(picture.astype(float) - clean).mean())
+        for picture in (grainy, *(runner.apply(method, [grainy])[0] for method in ("denoise", "degrain")))
+    )
+    assert after[1] < 0.5 * after[0]
+    assert after[1] < 0.4 * before

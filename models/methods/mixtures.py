@@ -21,8 +21,8 @@ from models.estimation.estimate import estimate_with_evidence
 from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, gains_of
-from models.routing.rules import Thresholds, deviations_for_unseen_mixture, shows_faults_of
-from models.routing.treatments import MIXTURE, TREATING_METHODS, TREATMENTS
+from models.routing.rules import Thresholds, deviations_where_unseen, shows_faults_of
+from models.routing.treatments import TREATING_METHODS, TREATMENTS
 from models.routing.trial_evidence import TRIAL_SIDE, trial_corner, trial_evidence
 from models.self_ensemble import VIEWS
 from models.shares import FloatArray, Shares
@@ -34,7 +34,7 @@ STEP_PX, MOST_REGIONS = 64, 144
 # In dB: a treatment that is expected to bring this much more gets e times the share.
 TEMPERATURE_DB = 0.25
 # Of all its parts.
-GMAC_PER_MEGAPIXEL = 683.3
+GMAC_PER_MEGAPIXEL = 815.8
 
 Picture = npt.NDArray[Any]
 
@@ -107,7 +107,8 @@ def _shown(gain: Gain, *, estimate: DegradationEstimate) -> bool:
     """
     if shows_faults_of(estimate, treatment=gain.treatment, thresholds=Thresholds()):
         return True
-    return gain.treatment == MIXTURE and gain.beyond(deviations_for_unseen_mixture(estimate, thresholds=Thresholds()))
+    enough = deviations_where_unseen(estimate, treatment=gain.treatment, thresholds=Thresholds())
+    return gain.beyond(enough)
 
 
 def _look(

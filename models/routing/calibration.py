@@ -30,13 +30,13 @@ class Predictions:
     """Expected gains and their deviations, (N, treatments) in dB.
 
     shown: (N, treatments), whether the estimate shows the fault that a treatment is for, of a mixture any; None = it is
-    not asked. unseen: (N,), how many deviations the gain of a mixture must be worth where none is shown.
+    not asked. unseen: (N, treatments), how many deviations a gain must be worth where none is shown.
     """
 
     gains: FloatArray
     deviations: FloatArray
     shown: npt.NDArray[np.bool_] | None = None
-    unseen: FloatArray | float = 1.0
+    unseen: FloatArray | float = np.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,7 @@ def decide(predicted: Predictions, thresholds: GainThresholds) -> npt.NDArray[np
     if predicted.shown is not None:
         mixture = np.array([treatment == MIXTURE for treatment in TREATMENTS])
         best = np.arange(len(TREATMENTS)) == surely.argmax(axis=1)[:, None]
-        enough = np.reshape(predicted.unseen, (-1, 1)) * predicted.deviations
-        allowed &= predicted.shown | (mixture & best & (predicted.gains > enough))
+        allowed &= predicted.shown | ((best | ~mixture) & (predicted.gains > predicted.unseen * predicted.deviations))
     chosen = np.where(allowed, surely, -np.inf).argmax(axis=1)
     return np.where(allowed.any(axis=1), chosen, -1)
 

@@ -58,7 +58,8 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 def _noise(rng: np.random.Generator) -> Operators:
     sigma = _log_uniform(rng, 0.7, 55.0)
-    kind = int(rng.choice(5, p=[0.6, 0.12, 0.1, 0.13, 0.05]))
+    # Scans have grain, and noise that was interpolated, as often as white noise.
+    kind = int(rng.choice(5, p=[0.45, 0.11, 0.08, 0.31, 0.05]))
     if kind == 0:
         gaussian = GaussianNoise(
             sigma=(sigma,), achromatic=(_chance(rng, 0.2),), clip=_chance(rng, 0.9), seed=draw_seed(rng)
@@ -69,7 +70,7 @@ def _noise(rng: np.random.Generator) -> Operators:
     if kind == 2:
         return [SpeckleNoise(sigma=(1.6 * sigma / 255,), seed=draw_seed(rng))]
     if kind == 3:
-        return [FilmGrain.draw(rng, batch=1, sigma=(0.5, 25.0))]
+        return [FilmGrain.draw(rng, batch=1, sigma=(0.5, 25.0), floor=0.3 if _chance(rng, 0.6) else 1.0)]
     return [SaltAndPepperNoise.draw(rng, batch=1, share=(0.0005, 0.02), per_channel=_chance(rng, 0.5))]
 
 

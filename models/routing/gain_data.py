@@ -24,7 +24,7 @@ from models.estimation.patches import FloatArray
 from models.estimation.training_data import SETS, draw_text
 from models.routing.gain_damage import KINDS, Damaged, damage
 from models.routing.treatments import gain_db, squared_error
-from models.routing.trial_evidence import trial_window
+from models.routing.trial_evidence import trial_evidence, trial_window
 from models.routing.trials import treated, with_trials
 from models.run import Runner, RunSettings
 from models.training.photographs import IMAGE_SUFFIXES, read_rgb
@@ -156,11 +156,7 @@ def make_examples(data: Path, *, out: Path, count: int, seed: int, workers: int 
         for number, future in enumerate(as_completed(made), start=1):
             future.result()
             print(f"{number * _IN_A_FILE} of {len(missing) * _IN_A_FILE} examples", flush=True)
-    parts = []
-    for path in paths:
-        with np.load(path) as stored:
-            parts.append(Examples(**{name: stored[name] for name in Examples.__dataclass_fields__}))
-    return merge(parts)
+    return merge([_kept(path) for path in paths])
 
 
 def _make_file(data: Path, path: Path, seed: int, start: int) -> None:
@@ -170,10 +166,7 @@ def _make_file(data: Path, path: Path, seed: int, start: int) -> None:
     for first in range(start, start + _IN_A_FILE, _TOGETHER):
         drawn = [_example(photos, seed=seed, index=index) for index in range(first, first + _TOGETHER)]
         groups.append(_measure(drawn, runner=runner))
-    merged = merge(groups)
-    partial = path.with_suffix(".part.npz")
-    np.savez(partial, **{name: getattr(merged, name) for name in Examples.__dataclass_fields__})
-    partial.rename(path)
+    _keep(merge(groups), path)
 
 
 @lru_cache(maxsize=1)
@@ -188,22 +181,61 @@ def merge(parts: Sequence[Examples]) -> Examples:
     return Examples(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def clean_evidence(data: Path, *, out: Path) -> FloatArray:
-    """Return the evidence (N, E) of the whole held-back photographs, undamaged; kept below `out`."""
-    path = out / "clean.npy"
+def clean_examples(data: Path, *, out: Path, held_back: bool) -> Examples:
+    """Return the whole photographs, held back or not, undamaged, and each of them reduced; kept below `out`.
+
+    What treatments do to a clean picture is measured on the window that they are tried on.
+    """
+    path = out / f"clean-{'held-back' if held_back else 'learned'}.npz"
     if not path.exists():
-        pictures = [read_rgb(photo) for photo, held_back in photographs(data) if held_back]
-        found = [
-            estimate_with_evidence(
-                picture,
-                scratch_mask=None,
-                scratch_coverage=Estimated(value=0.0, confidence=0.9),
-                jpeg_table_quality=None,
-            )
-            for picture in pictures
-        ]
-        estimates, evidence = [estimate for estimate, _ in found], [numbers for _, numbers in found]
-        tried = with_trials(evidence, [trial_window(picture) for picture in pictures], estimates, runner=_runner())
-        np.save(path, np.stack([row for row in tried if row is not None]))
-    kept: FloatArray = np.load(path)
-    return kept
+        paths = [photo for photo, kept in photographs(data) if kept == held_back]
+        groups = []
+        for first in range(0, len(paths), _TOGETHER):
+            pictures = [read_rgb(photo) for photo in paths[first : first + _TOGETHER]]
+            reductions = np.random.default_rng([first, held_back]).uniform(1.2, 2.5, len(pictures))
+            groups.append(_measure_clean([*pictures, *map(_reduced, pictures, reductions)], held_back=held_back))
+        _keep(merge(groups), path)
+    return _kept(path)
+
+
+def _reduced(picture: Picture, times: float) -> Picture:
+    height, width = (round(side / times) for side in picture.shape[:2])
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _measure_clean(pictures: Sequence[Picture], *, held_back: bool) -> Examples:
+    found = [
+        estimate_with_evidence(
+            picture,
+            scratch_mask=None,
+            scratch_coverage=Estimated(value=0.0, confidence=0.9),
+            jpeg_table_quality=None,
+        )
+        for picture in pictures
+    ]
+    estimates, windows = [estimate for estimate, _ in found], [trial_window(picture) for picture in pictures]
+    results = treated(_runner(), windows, estimates)
+    rows = []
+    for index, ((_, evidence), window) in enumerate(zip(found, windows, strict=True)):
+        if evidence is None:
+            continue
+        done = [column[index] for column in results]
+        rows.append((np.concatenate([evidence, trial_evidence(window, done)]), true_gains(window, done, clean=window)))
+    return Examples(
+        evidence=np.stack([evidence for evidence, _ in rows]).astype(np.float32),
+        gains=np.array([gains for _, (_, gains) in rows], np.float32),
+        kind=np.full(len(rows), KINDS.index("clean")),
+        held_back=np.full(len(rows), held_back),
+        before=np.zeros(len(rows), np.float32),
+    )
+
+
+def _keep(examples: Examples, path: Path) -> None:
+    partial = path.with_suffix(".part.npz")
+    np.savez(partial, **{name: getattr(examples, name) for name in Examples.__dataclass_fields__})
+    partial.rename(path)
+
+
+def _kept(path: Path) -> Examples:
+    with np.load(path) as stored:
+        return Examples(**{name: stored[name] for name in Examples.__dataclass_fields__})

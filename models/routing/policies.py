@@ -21,7 +21,7 @@ from typing import Protocol
 
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.rules import POLICY as RULES
-from models.routing.rules import RoutingOptions, deviations_for_unseen_mixture, plan_around, plan_for, shows_faults_of
+from models.routing.rules import RoutingOptions, deviations_where_unseen, plan_around, plan_for, shows_faults_of
 from models.routing.treatments import MIXTURE
 from models.types import (
     DEFAULT_POLICY,
@@ -120,8 +120,9 @@ class PredictedGain:
     two_witnesses: only of treatments whose fault the estimate shows. What is learned may be sure and wrong about a
     texture unlike all it has seen. The parts of a mixture hide each other: one of them must be seen only where another
     treatment surely brings more, or where the gain expected is no larger than its deviation, or than one and a half of
-    it where the estimate shows no trace of anything. With a budget, only of treatments that take no more, and of those
-    that surely bring as much (but for AS_GOOD_DB) the one that takes least.
+    it where the estimate shows no trace of anything; the same of grain, whose gain must be worth 2.75 of them. With a
+    budget, only of treatments that take no more, and of those that surely bring as much (but for AS_GOOD_DB) the one
+    that takes least.
     """
 
     thresholds: GainThresholds = field(default_factory=_shipped_thresholds)
@@ -140,12 +141,14 @@ class PredictedGain:
         surely = self.thresholds.sure_gain_db
         sure = [gain for gain in allowed if surely(gain) > self.thresholds.least_gain_db]
         best = max(sure, key=surely, default=None)
-        enough = deviations_for_unseen_mixture(estimate, thresholds=options.thresholds)
         seen = [
             gain
             for gain in sure
             if not self.two_witnesses
-            or (gain is best and gain.treatment == MIXTURE and gain.beyond(enough))
+            or (
+                (gain is best or gain.treatment != MIXTURE)
+                and gain.beyond(_enough(gain, estimate=estimate, options=options))
+            )
             or shows_faults_of(estimate, treatment=gain.treatment, thresholds=options.thresholds)
         ]
         first = max(seen, key=surely, default=None)
@@ -229,6 +232,10 @@ class FindsOut:
     ) -> Plan:
         step = Step(method_id=self.method_id, strength=options.strength(self.method_id), reason=self.reason)
         return plan_around((step,), estimate, scratches, options=options, policy=self.name, gains=gains)
+
+
+def _enough(gain: Gain, *, options: RoutingOptions, estimate: DegradationEstimate) -> float:
+    return deviations_where_unseen(estimate, treatment=gain.treatment, thresholds=options.thresholds)
 
 
 def _gmac(gain: Gain, *, options: RoutingOptions) -> float:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from models.routing.treatments import MIXTURE, SINGLE_FAULTS
+from models.routing.treatments import GRAIN, MIXTURE, SINGLE_FAULTS
 from models.types import (
     DegradationEstimate,
     Estimated,
@@ -41,6 +41,7 @@ class Thresholds:
     confidence: float = 0.5
     noise_sigma: float = 4.5
     seen_noise_sigma: float = 4.0
+    unseen_grain_deviations: float = 2.75
     jpeg_quality: float = 70.0
     blur_sigma_px: float = 0.75
     grain_sigma: float = 0.75
@@ -283,6 +284,7 @@ def shows_fault(estimate: DegradationEstimate, *, method_id: str, thresholds: Th
     soft_px = thresholds.grainy_blur_sigma_px if grainy else thresholds.blur_sigma_px
     seen = {
         "denoise": noise is not None and noise >= thresholds.seen_noise_sigma,
+        "degrain": noise is not None and noise >= thresholds.seen_noise_sigma,
         "deblock": quality is not None and quality <= thresholds.jpeg_quality,
         "deblur": blur is not None and blur >= soft_px,
     }
@@ -296,12 +298,17 @@ def shows_faults_of(estimate: DegradationEstimate, *, treatment: Treatment, thre
     return all(shows_fault(estimate, method_id=method, thresholds=thresholds) for method in treatment)
 
 
-def deviations_for_unseen_mixture(estimate: DegradationEstimate, *, thresholds: Thresholds) -> float:
-    """Return how many deviations the gain of a mixture must be worth where the estimate shows none of its faults.
+def deviations_where_unseen(estimate: DegradationEstimate, *, treatment: Treatment, thresholds: Thresholds) -> float:
+    """Return how many deviations a gain must be worth where the estimate shows none of the treatment's faults.
 
-    One where there is a trace of noise, compression or blur, however unsure: parts of a mixture hide each other.
-    `untraced_deviations` where there is none (docs/decisions/0029).
+    Of a mixture, one where there is a trace of noise, compression or blur, however unsure: parts of a mixture hide each
+    other. `untraced_deviations` where there is none (docs/decisions/0029). Of grain, of which about a third is read as
+    noise, `unseen_grain_deviations` (0038). Without bound for all others.
     """
+    if treatment == GRAIN:
+        return thresholds.unseen_grain_deviations
+    if treatment != MIXTURE:
+        return math.inf
     noise, quality, blur = _levels(estimate)
     traced = (
         (noise is not None and noise >= thresholds.trace_noise_sigma)

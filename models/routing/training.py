@@ -24,10 +24,10 @@ from models.estimation.network import QUANTITIES, decode
 from models.estimation.patches import FloatArray
 from models.routing.calibration import Outcome, Predictions, choose_thresholds, decide, outcome, widening
 from models.routing.gain_damage import KINDS
-from models.routing.gain_data import Examples, clean_evidence, make_examples
+from models.routing.gain_data import Examples, clean_examples, make_examples, merge
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, inputs_size
-from models.routing.rules import Thresholds, deviations_for_unseen_mixture, plan_for, shows_faults_of
+from models.routing.rules import Thresholds, deviations_where_unseen, plan_for, shows_faults_of
 from models.routing.treatments import TREATING_METHODS, TREATMENTS
 from models.training.export import DATA, current_commit
 from models.types import DegradationEstimate, Estimated, ScratchReport
@@ -150,7 +150,10 @@ def witnessed(predicted: Predictions, evidence: FloatArray) -> Predictions:
         [shows_faults_of(estimate, treatment=treatment, thresholds=limits) for treatment in TREATMENTS]
         for estimate in estimates
     ]
-    unseen = [deviations_for_unseen_mixture(estimate, thresholds=limits) for estimate in estimates]
+    unseen = [
+        [deviations_where_unseen(estimate, treatment=treatment, thresholds=limits) for treatment in TREATMENTS]
+        for estimate in estimates
+    ]
     return replace(predicted, shown=np.array(shown), unseen=np.array(unseen, np.float32))
 
 
@@ -267,8 +270,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     examples = make_examples(given.data, out=given.out, count=given.count, seed=given.seed, workers=given.workers)
-    clean = clean_evidence(given.data, out=given.out)
-    learned, held_back = examples.of(~examples.held_back), examples.of(examples.held_back)
+    # Of crops, too few are clean to know all textures by.
+    learned = merge([examples.of(~examples.held_back), clean_examples(given.data, out=given.out, held_back=False)])
+    held_back = examples.of(examples.held_back)
+    clean = clean_examples(given.data, out=given.out, held_back=True).evidence
     if given.measure:
         compare_inputs(learned, held_back, clean=clean)
         return

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from models.types import Treatment
 
-SINGLE_FAULTS = ("denoise", "deblock", "deblur")
+SINGLE_FAULTS = ("denoise", "degrain", "deblock", "deblur")
+GRAIN: Treatment = ("degrain",)
 MIXTURE: Treatment = ("all-in-one",)
 # Chains of two (deblock then denoise, denoise then deblur) were tried: over 300 training examples the best choice among
 # single methods and these gains 2.24 dB, among single methods 2.23.

@@ -93,23 +93,28 @@ def test_shares_follow_the_gains_that_are_sure() -> None:
         )
 
     noisy = estimate(noise_sigma=(20.0, 0.9))
-    thresholds = GainThresholds(doubts=(0.0,) * 4, least_gain_db=0.2)
-    found = shares_of(gains(3.0, -1.0, -1.0, 2.9), thresholds=thresholds, estimate=noisy)
+    thresholds = GainThresholds(doubts=(0.0,) * len(TREATMENTS), least_gain_db=0.2)
+    found = shares_of(gains(3.0, -1.0, -1.0, -1.0, 2.9), thresholds=thresholds, estimate=noisy)
     assert found.sum() == pytest.approx(1.0)
-    assert found[0] > found[3] > 0.3
-    assert found[1] == found[2] == 0.0
-    assert found[4] < 1e-4
+    assert found[0] > found[4] > 0.3
+    assert found[1] == found[2] == found[3] == 0.0
+    assert found[5] < 1e-4
     quiet = estimate(noise_sigma=(1.0, 0.9))
     # Nothing is sure, or the estimate does not show it: nothing is done.
-    assert shares_of(gains(0.2, 0.1, 0.0, 0.0), thresholds=thresholds, estimate=noisy)[4] == 1.0
-    assert shares_of(gains(3.0, -1, -1, -1), thresholds=thresholds, estimate=quiet)[4] == 1.0
+    assert shares_of(gains(0.2, 0.1, 0.0, 0.0, 0.0), thresholds=thresholds, estimate=noisy)[5] == 1.0
+    assert shares_of(gains(3.0, -1, -1, -1, -1), thresholds=thresholds, estimate=quiet)[5] == 1.0
+    # Grain is read as little noise: where it is not seen, it must be surer still.
+    grain = gains(-1, 1.0, -1, -1, -1)
+    assert shares_of(grain, thresholds=thresholds, estimate=quiet)[1] > 0.9
+    unsure = (grain[0], replace(grain[1], uncertainty_db=0.4), *grain[2:])
+    assert shares_of(unsure, thresholds=thresholds, estimate=quiet)[1] == 0.0
     # A mixture hides its parts: where none is seen, it must be sure.
-    mixture = gains(-1, -1, -1, 0.5)
-    unsure = (*mixture[:3], replace(mixture[3], uncertainty_db=0.6))
-    assert shares_of(unsure, thresholds=thresholds, estimate=noisy)[3] > 0.8
-    assert shares_of(unsure, thresholds=thresholds, estimate=quiet)[3] == 0.0
-    assert shares_of(mixture, thresholds=thresholds, estimate=quiet)[3] > 0.8
-    assert shares_of((), thresholds=thresholds, estimate=noisy)[4] == 1.0
+    mixture = gains(-1, -1, -1, -1, 0.5)
+    unsure = (*mixture[:4], replace(mixture[4], uncertainty_db=0.6))
+    assert shares_of(unsure, thresholds=thresholds, estimate=noisy)[4] > 0.8
+    assert shares_of(unsure, thresholds=thresholds, estimate=quiet)[4] == 0.0
+    assert shares_of(mixture, thresholds=thresholds, estimate=quiet)[4] > 0.8
+    assert shares_of((), thresholds=thresholds, estimate=noisy)[5] == 1.0
 
 
 @pytest.mark.parametrize("length", [20, 128, 129, 500, 9000])

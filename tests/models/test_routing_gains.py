@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from models.estimation.evidence import ESTIMATE_SIZE, evidence_size
+from models.estimation.training_data import SETS
 from models.routing.calibration import Predictions, choose_thresholds, decide, doubted, outcome, widening
 from models.routing.gain_damage import KINDS, damage
-from models.routing.gain_data import Examples, draw_clean
+from models.routing.gain_data import Examples, clean_examples, draw_clean
 from models.routing.gain_thresholds import GainThresholds
-from models.routing.gains import GainNetwork, GainSettings, gains_of
+from models.routing.gains import GainNetwork, GainSettings, gains_of, inputs_size
 from models.routing.policies import PredictedGain
 from models.routing.rules import RoutingOptions
 from models.routing.training import TrainingSettings, calibrate, estimates_of, predict, train
@@ -40,6 +44,26 @@ def test_damage_is_a_function_of_the_generator_and_keeps_the_shape() -> None:
         if first.kind == "clean" and first.mask is None and first.table_quality is None:
             np.testing.assert_array_equal(first.degraded, first.clean)
     assert kinds == set(KINDS)
+
+
+def test_clean_photographs_are_examples_whole_and_reduced(tmp_path: Path) -> None:
+    for name in SETS:
+        folder = tmp_path / "train" / name
+        folder.mkdir(parents=True)
+        for index in range(3):
+            shifted = np.roll(photo(), 40 * index, axis=1)[:150, : 160 + 10 * index]
+            cv2.imwrite(str(folder / f"{index}.png"), shifted)
+    learned = clean_examples(tmp_path, out=tmp_path, held_back=False)
+    held_back = clean_examples(tmp_path, out=tmp_path, held_back=True)
+    # One photograph of each set is held back; each comes twice.
+    assert (len(learned.gains), len(held_back.gains)) == (8, 4)
+    assert learned.evidence.shape == (8, inputs_size())
+    assert not learned.held_back.any()
+    assert held_back.held_back.all()
+    assert (learned.gains <= 0).all()
+    assert (learned.gains < 0).any()
+    again = clean_examples(tmp_path, out=tmp_path, held_back=False)
+    np.testing.assert_array_equal(again.evidence, learned.evidence)
 
 
 def made(count: int, *, seed: int) -> Examples:
@@ -72,7 +96,7 @@ def test_networks_learn_gains_and_say_how_sure_they_are() -> None:
 
 
 def test_thresholds_touch_no_clean_picture_though_it_costs_gain() -> None:
-    gains = np.tile(np.array([[1.0, -3, -3, -3]], np.float32), (200, 1))
+    gains = np.tile(np.array([[1.0, *[-3.0] * (COUNT - 1)]], np.float32), (200, 1))
     sure = Predictions(gains=gains, deviations=np.full_like(gains, 0.5))
     clean = Predictions(gains=gains[:50] - 0.5, deviations=np.full((50, COUNT), 0.5, np.float32))
     chosen = choose_thresholds(sure, gains, clean=clean)
@@ -88,7 +112,7 @@ def test_a_decision_of_arrays_is_that_of_the_policy(two_witnesses: bool) -> None
     for member in network.members:
         torch.nn.init.normal_(member[-1].weight, std=1.0)
     evidence = np.random.default_rng(0).normal(0, 2, (200, evidence_size())).astype(np.float32)
-    thresholds = GainThresholds(doubts=(0.4, 0.2, 0.8, 0.0), least_gain_db=0.1, review_db=0.5)
+    thresholds = GainThresholds(doubts=(0.4, 0.3, 0.2, 0.8, 0.0), least_gain_db=0.1, review_db=0.5)
     policy = PredictedGain(thresholds=thresholds, two_witnesses=two_witnesses)
     predicted = predict(network, evidence, two_witnesses=two_witnesses)
     chosen, unsure = decide(predicted, thresholds), doubted(predicted, thresholds)

@@ -22,7 +22,7 @@ from models.types import DegradationEstimate, Gain, Plan, ScratchReport, from_js
 from models.weights import WEIGHTS_FOLDER
 from tests.models.test_routing import ESTIMATES, SCRATCHES, estimate, scratches, steps
 
-THRESHOLDS = GainThresholds(doubts=(1.0,) * 4, least_gain_db=0.1, review_db=1.0)
+THRESHOLDS = GainThresholds(doubts=(1.0,) * len(TREATMENTS), least_gain_db=0.1, review_db=1.0)
 FAULTY = estimate(noise_sigma=(9.0, 0.1), jpeg_quality=(30.0, 0.1), blur_sigma_px=(1.5, 0.1))
 GAINS = st.lists(
     st.builds(
@@ -31,7 +31,7 @@ GAINS = st.lists(
         gain_db=st.floats(-12.0, 20.0),
         uncertainty_db=st.floats(0.0, 10.0),
     ),
-    max_size=4,
+    max_size=len(TREATMENTS),
     unique_by=lambda gain: gain.treatment,
 )
 

@@ -195,16 +195,16 @@ NEEDS: tuple[Need, ...] = (
             Target(metric=_CROPS, levels=(("gain_db", 1.6315),), source="gain in dB of the rules"),
             Target(metric=_CROPS, levels=(("harmed", 0.0317),), source="share the rules harm", errors=True),
             Target(
-                metric="169 whole clean held-back photographs",
+                metric="338 whole clean held-back photographs",
                 levels=(("touched", 0.0),),
                 source="none is to be touched",
                 errors=True,
             ),
         ),
         command="python -m models.routing.training --data PARENT --out NEW --count 10000 --ship",
-        budget="4,000 examples: about 40 minutes of a busy core (docs/decisions/0016)",
-        notes="the best choice would gain 2.34 dB on these crops; to be learned anew after new weights of denoise, "
-        "deblock, deblur or all-in-one",
+        budget="10,000 examples: an hour of two busy hyperthreads (docs/decisions/0038)",
+        notes="the best choice would gain 2.38 dB on these crops; to be learned anew after new weights of denoise, "
+        "degrain, deblock, deblur or all-in-one",
     ),
     Need(
         weight="upscale-x4",

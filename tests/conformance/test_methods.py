@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.blocks import enlarge
@@ -14,6 +15,7 @@ from models.published.catalogue import card_of
 from models.registry import METHODS, UnknownMethodError, get_method, unavailable
 from models.run import Runner, RunSettings
 from models.self_ensemble import VIEWS, SelfEnsemble
+from models.weights import WEIGHTS_FOLDER
 
 # Even two steps of a fit take seconds, and every test makes several: `-m slow` holds these to the contract.
 LEARN_FROM_THE_PICTURE = (
@@ -222,6 +224,10 @@ def test_card_is_complete_and_true(method: Method) -> None:
     if card.fits_each_picture:
         assert card.gmac_per_megapixel is None, "hundreds of passes with gradients are no cost of one pass"
         return
+    if weights.beside:
+        with safe_open(WEIGHTS_FOLDER / f"{weights.id}.safetensors", framework="pt") as file:
+            assert weights.parameters == sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+        weights = card_of(weights.beside)
     assert weights.parameters == sum(value.numel() for value in network.state_dict().values())
     if isinstance(method, CombiningMethod):
         parts = [get_method(part).card.gmac_per_megapixel or 0.0 for part in method.parts]

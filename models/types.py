@@ -143,11 +143,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """What a treatment is expected to bring: dB of PSNR, and how far off that may be (a standard deviation)."""
+    """What a treatment is expected to bring: dB of PSNR, and how far off that may be (a standard deviation).
+
+    shown: a trial of it took away what it is for, whatever was estimated.
+    """
 
     treatment: Treatment
     gain_db: float
     uncertainty_db: float
+    shown: bool = False
 
     @property
     def beyond_doubt(self) -> bool:

@@ -27,8 +27,8 @@ _TRIED = frozenset(chain.from_iterable(TREATMENTS))
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "3",
-    "estimate": "7",
-    "route": "6",
+    "estimate": "8",
+    "route": "7",
     "restore": "7",
     "measure": "1",
 }

@@ -88,7 +88,7 @@ def shares_of(
 ) -> npt.NDArray[np.float64]:
     """Return the shares of TREATMENTS and, last, of doing nothing: by their expected gains, if these are sure.
 
-    Besides, the estimate must show the fault.
+    Besides, the estimate or a trial must show the fault.
     """
     expected = np.full(len(TREATMENTS) + 1, -np.inf)
     expected[-1] = 0.0
@@ -100,12 +100,12 @@ def shares_of(
 
 
 def _shown(gain: Gain, *, estimate: DegradationEstimate) -> bool:
-    """Whether the estimate shows the fault; a mixture, whose parts hide each other, may be surer than others instead.
+    """Whether estimate or trial show the fault; a mixture, whose parts hide each other, may be surer instead.
 
     Without either, 12 of 1,303 regions of 55 clean pictures would be treated, all of them as mixtures; many regions of
     severe mixtures show no part of it.
     """
-    if shows_faults_of(estimate, treatment=gain.treatment, thresholds=Thresholds()):
+    if gain.shown or shows_faults_of(estimate, treatment=gain.treatment, thresholds=Thresholds()):
         return True
     enough = deviations_where_unseen(estimate, treatment=gain.treatment, thresholds=Thresholds())
     return gain.beyond(enough)

@@ -17,8 +17,8 @@ from torch.nn import functional
 from models.estimation.evidence import evidence_size
 from models.estimation.patches import FloatArray
 from models.routing.gain_thresholds import GainThresholds
-from models.routing.treatments import TREATMENTS
-from models.routing.trial_evidence import trial_size
+from models.routing.treatments import GRAIN, TREATMENTS
+from models.routing.trial_evidence import shows_grain, trial_size
 from models.types import Gain
 from models.weights import load_weights
 
@@ -110,13 +110,19 @@ def gains_of(evidence: FloatArray, *, network: GainNetwork) -> list[tuple[Gain, 
     """Return for every row of evidence (P, E) the gains of all treatments, the largest first."""
     with torch.inference_mode():
         expected, deviation = network(torch.from_numpy(evidence).to(network.middle.device))
-    return [ranked(row, spread) for row, spread in zip(expected.tolist(), deviation.tolist(), strict=True)]
+    rows = zip(expected.tolist(), deviation.tolist(), shows_grain(evidence).tolist(), strict=True)
+    return [ranked(row, spread, grainy=grainy) for row, spread, grainy in rows]
 
 
-def ranked(gains: list[float], deviations: list[float]) -> tuple[Gain, ...]:
-    """Return gains in the order of TREATMENTS as records, the largest first."""
+def ranked(gains: list[float], deviations: list[float], *, grainy: bool) -> tuple[Gain, ...]:
+    """Return gains in the order of TREATMENTS as records, the largest first; grainy: whether a trial showed grain."""
     found = [
-        Gain(treatment=treatment, gain_db=round(gain, 3), uncertainty_db=round(deviation, 3))
+        Gain(
+            treatment=treatment,
+            gain_db=round(gain, 3),
+            uncertainty_db=round(deviation, 3),
+            shown=grainy and treatment == GRAIN,
+        )
         for treatment, gain, deviation in zip(TREATMENTS, gains, deviations, strict=True)
     ]
     return tuple(sorted(found, key=lambda gain: -gain.gain_db))

@@ -117,12 +117,11 @@ def _shipped_thresholds() -> GainThresholds:
 class PredictedGain:
     """The treatment with the highest sure gain, where that is worth anything; none = untouched.
 
-    two_witnesses: only of treatments whose fault the estimate shows. What is learned may be sure and wrong about a
-    texture unlike all it has seen. The parts of a mixture hide each other: one of them must be seen only where another
-    treatment surely brings more, or where the gain expected is no larger than its deviation, or than one and a half of
-    it where the estimate shows no trace of anything; the same of grain, whose gain must be worth 2.75 of them. With a
-    budget, only of treatments that take no more, and of those that surely bring as much (but for AS_GOOD_DB) the one
-    that takes least.
+    two_witnesses: only of treatments whose fault the estimate shows, or a trial. What is learned may be sure and wrong
+    about a texture unlike all it has seen. The parts of a mixture hide each other: one of them must be seen only where
+    another treatment surely brings more. Where none is seen, a gain must be worth more than so many deviations as
+    `deviations_where_unseen` says, which for most treatments is without bound. With a budget, only of treatments that
+    take no more, and of those that surely bring as much (but for AS_GOOD_DB) the one that takes least.
     """
 
     thresholds: GainThresholds = field(default_factory=_shipped_thresholds)
@@ -149,6 +148,7 @@ class PredictedGain:
                 (gain is best or gain.treatment != MIXTURE)
                 and gain.beyond(_enough(gain, estimate=estimate, options=options))
             )
+            or gain.shown
             or shows_faults_of(estimate, treatment=gain.treatment, thresholds=options.thresholds)
         ]
         first = max(seen, key=surely, default=None)

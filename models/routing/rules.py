@@ -43,6 +43,8 @@ class Thresholds:
     seen_noise_sigma: float = 4.0
     unseen_grain_deviations: float = 2.75
     jpeg_quality: float = 70.0
+    slight_jpeg_quality: float = 90.0
+    slight_jpeg_deviations: float = 1.75
     blur_sigma_px: float = 0.75
     grain_sigma: float = 0.75
     grainy_blur_sigma_px: float = 1.25
@@ -303,13 +305,16 @@ def deviations_where_unseen(estimate: DegradationEstimate, *, treatment: Treatme
 
     Of a mixture, one where there is a trace of noise, compression or blur, however unsure: parts of a mixture hide each
     other. `untraced_deviations` where there is none (docs/decisions/0029). Of grain, of which about a third is read as
-    noise, `unseen_grain_deviations` (0038). Without bound for all others.
+    noise, `unseen_grain_deviations` (0038). Of compression, `slight_jpeg_deviations` from `slight_jpeg_quality` down
+    (0039). Without bound for all others.
     """
+    noise, quality, blur = _levels(estimate)
     if treatment == GRAIN:
         return thresholds.unseen_grain_deviations
+    if treatment == ("deblock",) and quality is not None and quality <= thresholds.slight_jpeg_quality:
+        return thresholds.slight_jpeg_deviations
     if treatment != MIXTURE:
         return math.inf
-    noise, quality, blur = _levels(estimate)
     traced = (
         (noise is not None and noise >= thresholds.trace_noise_sigma)
         or (quality is not None and quality <= thresholds.trace_jpeg_quality)

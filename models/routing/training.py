@@ -28,7 +28,8 @@ from models.routing.gain_data import Examples, clean_examples, make_examples, me
 from models.routing.gain_thresholds import GainThresholds
 from models.routing.gains import WEIGHTS, GainNetwork, GainSettings, inputs_size
 from models.routing.rules import Thresholds, deviations_where_unseen, plan_for, shows_faults_of
-from models.routing.treatments import TREATING_METHODS, TREATMENTS
+from models.routing.treatments import GRAIN, TREATING_METHODS, TREATMENTS
+from models.routing.trial_evidence import shows_grain
 from models.training.export import DATA, current_commit
 from models.types import DegradationEstimate, Estimated, ScratchReport
 from models.weights import WEIGHTS_FOLDER, WeightCard, save_weights, weights_sha256
@@ -144,7 +145,7 @@ def rules_choice(evidence: FloatArray) -> npt.NDArray[np.int64]:
 
 
 def witnessed(predicted: Predictions, evidence: FloatArray) -> Predictions:
-    """Return predictions with what the estimate of every row of evidence says to each treatment."""
+    """Return predictions with what the estimate and the trial of every row of evidence say to each treatment."""
     limits, estimates = Thresholds(), estimates_of(evidence)
     shown = [
         [shows_faults_of(estimate, treatment=treatment, thresholds=limits) for treatment in TREATMENTS]
@@ -154,7 +155,9 @@ def witnessed(predicted: Predictions, evidence: FloatArray) -> Predictions:
         [deviations_where_unseen(estimate, treatment=treatment, thresholds=limits) for treatment in TREATMENTS]
         for estimate in estimates
     ]
-    return replace(predicted, shown=np.array(shown), unseen=np.array(unseen, np.float32))
+    witnesses = np.array(shown)
+    witnesses[:, TREATMENTS.index(GRAIN)] |= shows_grain(evidence)
+    return replace(predicted, shown=witnesses, unseen=np.array(unseen, np.float32))
 
 
 def mean_error_db(predicted: Predictions, gains: FloatArray) -> float:
@@ -219,7 +222,7 @@ def _metrics(network: GainNetwork, held_back: Examples, *, clean: FloatArray) ->
     rules = outcome(rules_choice(held_back.evidence), held_back.gains)
     return {
         f"{len(held_back.gains)} damaged crops of held-back training photographs": measured,
-        "the same, without asking what the estimate shows": _rounded(alone),
+        "the same, without asking what estimate and trial show": _rounded(alone),
         "the same, by the rules": _rounded(rules),
         f"{len(clean)} whole clean held-back photographs": {"touched": touched},
         "thresholds": {field.name: getattr(thresholds, field.name) for field in fields(thresholds)},

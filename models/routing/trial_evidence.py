@@ -15,13 +15,18 @@ import numpy.typing as npt
 
 from models.estimation.patches import FloatArray, without_gutters
 from models.margins import inside_margins
-from models.routing.treatments import TREATMENTS
+from models.routing.treatments import GRAIN, TREATMENTS
 
 TRIAL_SIDE = 96
 # Positions of the window that are looked at, a side, and which of them is taken: of those sorted by contrast, the one
 # three quarters up. Empty margins show nothing, and the strongest edges are not what most of a picture is.
 _POSITIONS, _RANK = 5, 0.75
 _NUMBERS_EACH = 15
+_LOG_FLOOR = 0.05
+# Which of a treatment's numbers are the RMS of its change where the picture is flat and how alike that is from pixel to
+# pixel, and from where on they are those of grain (docs/decisions/0039).
+_FLAT, _BESIDE = 1, 3
+_GRAIN_RMS, _GRAIN_BESIDE = 2.5, 0.3
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -82,6 +87,17 @@ def trial_evidence(window: npt.NDArray[Any], results: Sequence[npt.NDArray[Any]]
     return np.asarray(numbers, np.float32)
 
 
+def shows_grain(evidence: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return whether each trial, at the end of evidence (P, E), took away grain; (P,).
+
+    What `degrain` takes from flat parts is then of an RMS that can be seen, in grey levels, and alike from pixel to
+    pixel. White noise is not alike, and from texture that is, little is taken where the picture is flat.
+    """
+    start = evidence.shape[1] - trial_size() + _NUMBERS_EACH * TREATMENTS.index(GRAIN)
+    rms = np.exp(evidence[:, start + _FLAT]) - _LOG_FLOOR
+    return np.asarray((rms >= _GRAIN_RMS) & (evidence[:, start + _BESIDE] >= _GRAIN_BESIDE))
+
+
 def _of_change(change: FloatArray, *, flat: npt.NDArray[np.bool_]) -> list[float]:
     power = float(np.square(change).mean()) + 1e-3
     beside = 0.5 * (_product(change[:, 1:], change[:, :-1]) + _product(change[1:], change[:-1]))
@@ -136,7 +152,7 @@ def _rms(values: npt.NDArray[Any]) -> float:
 
 
 def _log_rms(values: npt.NDArray[Any]) -> float:
-    return float(np.log(_rms(values) + 0.05))
+    return float(np.log(_rms(values) + _LOG_FLOOR))
 
 
 def _product(one: FloatArray, other: FloatArray) -> float:

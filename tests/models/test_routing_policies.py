@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -110,6 +112,32 @@ def test_the_next_best_whose_fault_is_seen_is_taken_instead() -> None:
     # Of a mixture a part must be seen, unless nothing is expected to bring more.
     assert plan(compressed, noise=0.0) == []
     assert plan(expected(deblock=(2.0, 0.5), all_in_one=(3.0, 0.3)), noise=0.0) == ["all-in-one"]
+
+
+def test_what_a_trial_shows_need_not_be_estimated() -> None:
+    (grain,) = (gain for gain in expected(degrain=(4.0, 2.0)) if gain.treatment == ("degrain",))
+
+    def plan(gain: Gain) -> list[str]:
+        policy = PredictedGain(thresholds=THRESHOLDS)
+        return steps(policy.plan(estimate(), scratches(), options=RoutingOptions(), gains=(gain,)))
+
+    assert plan(grain) == []
+    assert plan(replace(grain, shown=True)) == ["degrain"]
+    assert plan(replace(grain, shown=True, gain_db=0.1)) == [], "it must be expected to bring something, too"
+
+
+def test_slight_compression_is_treated_where_the_gain_is_surer() -> None:
+    policy = PredictedGain(thresholds=THRESHOLDS)
+
+    def plan(gain: float, *, quality: float) -> list[str]:
+        seen = estimate(jpeg_quality=(quality, 0.98))
+        gains = expected(deblock=(gain, 0.5))
+        return steps(policy.plan(seen, scratches(), options=RoutingOptions(), gains=gains))
+
+    assert plan(0.8, quality=60.0) == ["deblock"]
+    assert plan(0.8, quality=80.0) == []
+    assert plan(1.0, quality=80.0) == ["deblock"]
+    assert plan(1.0, quality=95.0) == []
 
 
 def test_without_predictions_nothing_is_done() -> None:

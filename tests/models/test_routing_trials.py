@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from skimage import data as bundled
 
+from models.degradations.recipes import get_recipe
+from models.estimation.estimate import UNKNOWN, estimate_with_evidence
+from models.routing.gains import predict_gains
 from models.routing.treatments import TREATMENTS
 from models.routing.trial_evidence import TRIAL_SIDE, trial_evidence, trial_size, trial_window
 from models.routing.trials import with_trials
 from models.run import Runner, RunSettings
+from models.types import Gain
 
 
 def test_the_window_is_a_copy_of_a_busy_part_and_small_pictures_are_taken_whole() -> None:
@@ -52,6 +56,25 @@ def test_noise_and_texture_look_different_though_as_much_is_taken_away() -> None
         likeness.append(trial_evidence(window, [clean] * len(TREATMENTS))[3])
     assert abs(likeness[0]) < 0.1
     assert likeness[1] > 0.3
+
+
+@pytest.mark.parametrize(("damage", "shown"), [("film-grain/12", True), ("awgn/10", False), ("clean", False)])
+def test_a_trial_shows_grain_and_no_white_noise(damage: str, shown: bool) -> None:
+    picture = np.asarray(bundled.astronaut()[:256, :256])
+    damaged = get_recipe(damage).apply(picture, seed=1).image
+    if damaged.dtype != np.uint8:
+        damaged = np.rint(np.clip(damaged, 0, 1) * 255).astype(np.uint8)
+    assert predicted(damaged)[("degrain",)].shown == shown
+    assert not any(gain.shown for treatment, gain in predicted(damaged).items() if treatment != ("degrain",))
+
+
+def predicted(picture: np.ndarray) -> dict[tuple[str, ...], Gain]:
+    runner = Runner(RunSettings(device="cpu", precision="float32"))
+    found, evidence = estimate_with_evidence(
+        picture, scratch_mask=None, scratch_coverage=UNKNOWN, jpeg_table_quality=None
+    )
+    (tried,) = with_trials([evidence], [trial_window(picture)], [found], runner=runner)
+    return {gain.treatment: gain for gain in predict_gains(tried)}
 
 
 def test_unknown_evidence_stays_unknown_and_the_others_keep_their_places() -> None:

@@ -72,7 +72,7 @@ ORACLE = "oracle"
 NOTHING = ScratchReport(
     coverage=0.0, components=0, confidence=1.0, threshold=0.5, mask=None, mask_sha256=None, detector="none"
 )
-_COLOURS = ((50, 102, 173), (180, 83, 42), (46, 139, 87), (140, 70, 160))
+_COLOURS = ((50, 102, 173), (212, 160, 23), (180, 83, 42), (46, 139, 87), (140, 70, 160))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -261,6 +261,7 @@ def _steps(
     gain: Gain, *, options: RoutingOptions, estimate: DegradationEstimate, dearer: Gain | None
 ) -> tuple[Step, ...]:
     first = f"{_named(gain.treatment)} is expected to bring {_text(gain)}; the picture shows {_seen(estimate)}"
+    first += ", and a trial took grain away" if gain.shown else ""
     first += "" if dearer is None else f"; {_beyond(dearer, options=options)}"
     reasons = [first, *(f"second step of it, after {method}" for method in gain.treatment[:-1])]
     ids = [options.deblur_method if method == "deblur" else method for method in gain.treatment]

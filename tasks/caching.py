@@ -27,9 +27,9 @@ _TRIED = frozenset(chain.from_iterable(TREATMENTS))
 STEP_VERSIONS: dict[str, str] = {
     "ingest": "1",
     "detect": "3",
-    "estimate": "8",
+    "estimate": "9",
     "route": "7",
-    "restore": "7",
+    "restore": "8",
     "measure": "1",
 }
 

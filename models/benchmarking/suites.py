@@ -119,6 +119,13 @@ SUITES: tuple[Suite, ...] = (
         note="Noise is neither clipped nor rounded before the method. nlm is told σ, denoise is blind.",
     ),
     Suite(
+        id="denoise-files",
+        title="Noise in files, clipped at black and white: CBSD68, Gaussian noise of σ 5, 15, 25, 50",
+        groups=_crossed([_PHOTOGRAPHS], ("awgn-8bit/5", "awgn-8bit/15", "awgn-8bit/25", "awgn-8bit/50"), RGB),
+        methods=("denoise", "degrain", "lacuna"),
+        note="All methods are blind.",
+    ),
+    Suite(
         id="grain",
         title="Film grain, whose neighbouring pixels are alike: CBSD68, σ 6, 12, 20 at mid-grey",
         groups=_crossed([_PHOTOGRAPHS], ("film-grain/6", "film-grain/12", "film-grain/20"), RGB),

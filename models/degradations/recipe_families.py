@@ -70,6 +70,17 @@ _NOISE = (
         varying="levels",
     ),
     Family(
+        prefix="awgn-8bit/",
+        description="white Gaussian noise of this sigma (8-bit levels), clipped and rounded as a file holds it",
+        paper=_OURS,
+        task="denoise",
+        make=partial(single_faults.awgn, clip=True),
+        varying="levels",
+        canonical=(5, 15, 25, 50),
+        low=0.1,
+        high=255,
+    ),
+    Family(
         prefix="poisson/",
         description="shot noise with this number of photons at white",
         paper="Maekitalo and Foi, Anscombe inversion, TIP 2011",

@@ -29,13 +29,13 @@ _LEAST_COVERAGE = 5e-4
 _STAIN_BROWNS: tuple[Colour, Colour] = ((0.45, 0.32, 0.16), (0.85, 0.75, 0.55))
 
 
-def awgn(sigma: float) -> Render:
-    """White Gaussian noise, neither clipped nor rounded (the protocol of BM3D, DnCNN and their successors)."""
+def awgn(sigma: float, *, clip: bool = False) -> Render:
+    """White Gaussian noise, as a file holds it if `clip`; else as the protocol of BM3D, DnCNN and their successors."""
 
     def make(rng: np.random.Generator, strength: float) -> list[GaussianNoise]:
-        return [GaussianNoise(sigma=(sigma * strength,), achromatic=(False,), clip=False, seed=draw_seed(rng))]
+        return [GaussianNoise(sigma=(sigma * strength,), achromatic=(False,), clip=clip, seed=draw_seed(rng))]
 
-    return in_turn(make, clipped=False)
+    return in_turn(make, clipped=clip)
 
 
 def awgn_blind(low: float, high: float) -> Render:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.blocks import FULL_WIDTHS, HALF_WIDTHS, LEAK, ResidualUNet, pull_push
 from models.deconvolution import believed_sigma, deconvolution_entry
+from models.highlights import with_highlights
 from models.method import LEARNED_LICENCE, Context, MethodCard, PlainMethod, nothing_known, required_mask
 
 PAPER = "Lacuna; after Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior, TPAMI 2021"
@@ -42,12 +43,14 @@ class _UNetMethod(PlainMethod):
 
 @dataclass(frozen=True, slots=True)
 class BlindRestorer(_UNetMethod):
-    """A network that sees the picture alone."""
+    """A network that sees the picture alone, and where noise was clipped at white its negative, if `negatives`."""
+
+    negatives: bool = True
 
     def __call__(
         self, network: nn.Module, image: Tensor, *, mask: Tensor | None, contexts: Sequence[Context], seed: int
     ) -> Tensor:
-        restored: Tensor = network(image)
+        restored: Tensor = with_highlights(network, image) if self.negatives else network(image)
         return restored
 
 
@@ -103,15 +106,22 @@ def _card(
     )
 
 
-def _behind_unshuffle(method_id: str, *, title: str, purpose: Any, slope: float = LEAK) -> BlindRestorer:
+def _behind_unshuffle(method_id: str, *, title: str, purpose: Any, **settings: Any) -> BlindRestorer:
     card = _card(method_id, title=title, purpose=purpose, gmac_per_megapixel=132.5, context_px=24)
-    return BlindRestorer(card, widths=HALF_WIDTHS, unshuffle=2, slope=slope)
+    return BlindRestorer(card, widths=HALF_WIDTHS, unshuffle=2, **settings)
 
 
 METHODS = (
     _behind_unshuffle("denoise", title="Blind denoising, σ 0-55, colour and grey", purpose="denoise"),
     _behind_unshuffle("degrain", title="Film grain, and noise that a scanner has interpolated", purpose="degrain"),
-    _behind_unshuffle("deblock", title="Blind removal of JPEG artefacts, quality 5-95", purpose="deblock", slope=PLAIN),
+    _behind_unshuffle(
+        "deblock",
+        title="Blind removal of JPEG artefacts, quality 5-95",
+        purpose="deblock",
+        slope=PLAIN,
+        # JPEG's errors are about as often above white as below: it would gain 0.05 dB at quality 90 for twice the work.
+        negatives=False,
+    ),
     BlindRestorer(
         _card("all-in-one", title="Blur, noise, JPEG and lost resolution that came together", purpose="mixed")
     ),

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.routing [--data DIR] [--pictures N] [--plot FILE.png]`: what policies of routing miss.
+"""`python -m benchmarks.routing [--data DIR] [--pictures N] [--plot FILE]`: what policies of routing miss.
 
 Suites: the middle 256 x 256 px of N pictures of CBSD68 spread over the set (8 unless told), clean and damaged in 25
 ways (seed = number of the picture), rounded to 8 bits, and RL-Restore's 12 pairs of 63 px. `varying`: with a strength
@@ -72,7 +72,9 @@ ORACLE = "oracle"
 NOTHING = ScratchReport(
     coverage=0.0, components=0, confidence=1.0, threshold=0.5, mask=None, mask_sha256=None, detector="none"
 )
-_COLOURS = ((50, 102, 173), (212, 160, 23), (180, 83, 42), (46, 139, 87), (140, 70, 160))
+_COLOURS = dict(
+    zip(TREATMENTS, ((50, 102, 173), (212, 160, 23), (180, 83, 42), (46, 139, 87), (140, 70, 160)), strict=True)
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,16 +250,16 @@ def draw_plot(results: Sequence[Result], path: Path) -> None:
     cv2.line(page, (place(low), side - place(low)), (place(high), side - place(high)), (0, 0, 0), 1, cv2.LINE_AA)
     for result in results:
         for gain in result.expected:
-            index = TREATMENTS.index(gain.treatment)
-            centre = (place(gain.gain_db), side - place(result.true_gains[index]))
-            cv2.circle(page, centre, 3, _COLOURS[index][::-1], -1, cv2.LINE_AA)
-    for index, treatment in enumerate(TREATMENTS):
+            centre = (place(gain.gain_db), side - place(result.true_gains[TREATMENTS.index(gain.treatment)]))
+            cv2.circle(page, centre, 3, _COLOURS[gain.treatment][::-1], -1, cv2.LINE_AA)
+    for index, (treatment, colour) in enumerate(_COLOURS.items()):
         text = (margin + 10, margin + 22 + 22 * index)
-        cv2.putText(page, ", ".join(treatment), text, 0, 0.55, _COLOURS[index][::-1], 1, cv2.LINE_AA)
+        cv2.putText(page, ", ".join(treatment), text, 0, 0.55, colour[::-1], 1, cv2.LINE_AA)
     cv2.putText(page, "expected gain, dB of PSNR", (side // 2 - 110, side - 18), 0, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(page, "true gain, dB of PSNR (up)", (margin, margin - 20), 0, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), page)
+    # Above 100 a WebP is lossless.
+    cv2.imwrite(str(path), page, [cv2.IMWRITE_WEBP_QUALITY, 101] if path.suffix == ".webp" else [])
 
 
 def print_calibration(results: Sequence[Result]) -> None:
@@ -279,7 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.routing", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LACUNA_DATA", "../shared/data")))
     parser.add_argument("--pictures", type=int, default=8)
-    parser.add_argument("--plot", type=Path, help="PNG of expected against true gains")
+    parser.add_argument("--plot", type=Path, help="picture of expected against true gains")
     arguments = parser.parse_args()
     began = time.perf_counter()
     runner = Runner(RunSettings(device="cpu"))

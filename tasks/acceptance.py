@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from models.types import DegradationEstimate, Plan, plain_id
 
@@ -22,6 +23,8 @@ _STRIP_PIXELS = 1 << 21
 # Averaged over blocks of at least 10 x 10 pixels, noise and detail vanish and colour remains.
 _COLOUR_SIDE, _COLOUR_BLOCK = 48, 10
 LARGEST_COLOUR_SHIFT = 4.0
+# Noise of single pixels is clipped, so that what it does to the mean is reckoned before blocks are averaged.
+_CLIPPED_SIDE = 512
 # White noise of variance s2 adds 2 s2 to the squared difference of neighbours, in each of two directions.
 _NOISE_ENERGY = 4.0
 # Grain, and noise under compression, are not known well enough to say how much must stay.
@@ -33,7 +36,8 @@ _LARGEST_SHARPENING = 20.0
 class Change:
     """What one step did. Energies: mean squared difference of neighbouring pixels outside the mask, 8-bit levels².
 
-    colour_shift: mean CIEDE2000 difference of the pictures averaged down until noise and detail are gone.
+    colour_shift: mean CIEDE2000 difference of the pictures averaged down until noise and detail are gone, beyond what
+    is explained by noise that was clipped.
     """
 
     changed_fraction: float
@@ -47,8 +51,12 @@ class Change:
         return self.energy_after / self.energy_before if self.energy_before > 0 else None
 
 
-def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None) -> Change:
-    """Return what changed between two pictures of one shape and dtype; pixels under `mask` count as changed only."""
+def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None, noise_sigma: float = 0.0) -> Change:
+    """Return what changed between two pictures of one shape and dtype; pixels under `mask` count as changed only.
+
+    noise_sigma: of the noise in `before`, in 8-bit levels. Clipped, it made white darker and black lighter on average,
+    and a step that takes it away changes them back.
+    """
     if before.shape != after.shape or before.dtype != after.dtype:
         raise ValueError(
             f"restored picture: got {after.dtype} {after.shape}, expected {before.dtype} {before.shape}; "
@@ -68,7 +76,7 @@ def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None) -> Chang
     energies /= max(counted, 1)
     return Change(
         changed_fraction=changed / (before.shape[0] * before.shape[1]),
-        colour_shift=colour_shift(_averaged(after), _averaged(before)) if changed else 0.0,
+        colour_shift=colour_shift(_averaged(after, noise_sigma), _averaged(before)) if changed else 0.0,
         energy_before=float(energies[0]),
         energy_after=float(energies[1]),
     )
@@ -128,8 +136,26 @@ def _gradient_energy(part: Pixels, kept: Mask | None) -> tuple[float, int]:
     return float(energy[whole].sum(dtype=np.float64)), int(np.count_nonzero(whole))
 
 
-def _averaged(picture: Pixels) -> Pixels:
-    longest = max(picture.shape[:2])
-    scale = min(_COLOUR_SIDE, max(1, longest // _COLOUR_BLOCK)) / longest
+def _averaged(picture: Pixels, noise_sigma: float = 0.0) -> npt.NDArray[np.float64]:
+    """Return the picture at few pixels, in [0, 1], as it would be on average with clipped noise upon it."""
+    small = _reduced(picture, min(_CLIPPED_SIDE, max(picture.shape[:2]))) / np.iinfo(picture.dtype).max
+    if noise_sigma > 0:
+        small = _clipped_mean(small, noise_sigma / 255)
+    return np.asarray(_reduced(small, min(_COLOUR_SIDE, max(1, max(picture.shape[:2]) // _COLOUR_BLOCK))), np.float64)
+
+
+def _reduced(picture: Pixels, longest: int) -> Pixels:
+    scale = longest / max(picture.shape[:2])
     height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
     return np.asarray(cv2.resize(np.asarray(picture), (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _clipped_mean(values: Pixels, sigma: float) -> Pixels:
+    """Return the mean of `values` + normal noise of deviation `sigma`, clipped to [0, 1]."""
+    below, above = -values / sigma, (1.0 - values) / sigma
+    inside = values * (ndtr(above) - ndtr(below)) + sigma * (_density(below) - _density(above))
+    return np.asarray(inside + ndtr(-above))
+
+
+def _density(deviations: Pixels) -> Pixels:
+    return np.asarray(np.exp(-0.5 * deviations**2) / np.sqrt(2.0 * np.pi))

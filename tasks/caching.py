@@ -29,7 +29,7 @@ STEP_VERSIONS: dict[str, str] = {
     "detect": "3",
     "estimate": "9",
     "route": "7",
-    "restore": "8",
+    "restore": "9",
     "measure": "1",
 }
 

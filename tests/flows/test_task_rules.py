@@ -20,7 +20,7 @@ from storage.errors import IngestError
 from storage.faults import is_transient
 from storage.shards import Shard
 from tasks import caching
-from tasks.acceptance import compare, is_expected, refusal
+from tasks.acceptance import LARGEST_COLOUR_SHIFT, compare, is_expected, refusal
 from tasks.boundary import attempt
 from tasks.caching import STEP_VERSIONS, StepKey, step_key
 from tasks.datasets.identity import shard_identity
@@ -203,6 +203,18 @@ def test_shifted_colours_are_refused_unless_asked_for() -> None:
     change = compare(before, (before * [1.0, 0.8, 0.8]).astype(np.uint8))
     assert "colours" in (refusal(change, purpose="denoise", estimate=NOISY) or "")
     assert refusal(change, purpose="colour", estimate=NOISY) is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("paper", [0, 255])
+def test_colours_that_clipped_noise_had_shifted_may_come_back(paper: int, dtype: type) -> None:
+    noise = np.random.default_rng(0).normal(0, 60, (200, 240, 3))
+    most = np.iinfo(dtype).max
+    before = ((paper + noise).clip(0, 255) * (most / 255)).round().astype(dtype)
+    after = np.full_like(before, most if paper else 0)
+    assert compare(before, after).colour_shift > LARGEST_COLOUR_SHIFT
+    assert compare(before, after, noise_sigma=60.0).colour_shift < 0.5
+    assert compare(before, np.full_like(before, most // 3), noise_sigma=60.0).colour_shift > LARGEST_COLOUR_SHIFT
 
 
 def test_compare_counts_changed_pixels_over_strips(monkeypatch: pytest.MonkeyPatch) -> None:

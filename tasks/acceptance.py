@@ -20,7 +20,7 @@ Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 _STRIP_PIXELS = 1 << 21
-# Averaged over blocks of at least 10 x 10 pixels, noise and detail vanish and colour remains.
+# Averaged over blocks of at least 10 x 10 pixels, or of as many as the noise has levels, noise and detail vanish.
 _COLOUR_SIDE, _COLOUR_BLOCK = 48, 10
 LARGEST_COLOUR_SHIFT = 4.0
 # Noise of single pixels is clipped, so that what it does to the mean is reckoned before blocks are averaged.
@@ -62,8 +62,6 @@ def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None, noise_si
             f"restored picture: got {after.dtype} {after.shape}, expected {before.dtype} {before.shape}; "
             "the method broke its contract"
         )
-    from models.metrics.change import colour_shift
-
     changed, energies, counted = 0, np.zeros(2), 0
     for rows in _strips(before.shape):
         first, second = np.asarray(before[rows]), np.asarray(after[rows])
@@ -76,7 +74,7 @@ def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None, noise_si
     energies /= max(counted, 1)
     return Change(
         changed_fraction=changed / (before.shape[0] * before.shape[1]),
-        colour_shift=colour_shift(_averaged(after, noise_sigma), _averaged(before)) if changed else 0.0,
+        colour_shift=_colour_shift(before, after, noise_sigma=noise_sigma) if changed else 0.0,
         energy_before=float(energies[0]),
         energy_after=float(energies[1]),
     )
@@ -136,12 +134,15 @@ def _gradient_energy(part: Pixels, kept: Mask | None) -> tuple[float, int]:
     return float(energy[whole].sum(dtype=np.float64)), int(np.count_nonzero(whole))
 
 
-def _averaged(picture: Pixels, noise_sigma: float = 0.0) -> npt.NDArray[np.float64]:
-    """Return the picture at few pixels, in [0, 1], as it would be on average with clipped noise upon it."""
-    small = _reduced(picture, min(_CLIPPED_SIDE, max(picture.shape[:2]))) / np.iinfo(picture.dtype).max
+def _colour_shift(before: Pixels, after: Pixels, *, noise_sigma: float) -> float:
+    from models.metrics.change import colour_shift
+
+    longest, block = max(before.shape[:2]), max(_COLOUR_BLOCK, round(noise_sigma))
+    pictures = [_reduced(one, min(_CLIPPED_SIDE, longest)) / np.iinfo(one.dtype).max for one in (before, after)]
     if noise_sigma > 0:
-        small = _clipped_mean(small, noise_sigma / 255)
-    return np.asarray(_reduced(small, min(_COLOUR_SIDE, max(1, max(picture.shape[:2]) // _COLOUR_BLOCK))), np.float64)
+        pictures[1] = _clipped_mean(pictures[1], noise_sigma / 255)
+    first, second = (_reduced(one, min(_COLOUR_SIDE, max(1, longest // block))) for one in pictures)
+    return colour_shift(second, first)
 
 
 def _reduced(picture: Pixels, longest: int) -> Pixels:

@@ -27,6 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from benchmarks.rl_restore_pairs import official_pairs
 from models.degradations import old_photo
@@ -258,8 +259,7 @@ def draw_plot(results: Sequence[Result], path: Path) -> None:
     cv2.putText(page, "expected gain, dB of PSNR", (side // 2 - 110, side - 18), 0, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(page, "true gain, dB of PSNR (up)", (margin, margin - 20), 0, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Above 100 a WebP is lossless.
-    cv2.imwrite(str(path), page, [cv2.IMWRITE_WEBP_QUALITY, 101] if path.suffix == ".webp" else [])
+    Image.fromarray(page[:, :, ::-1]).quantize(16, dither=Image.Dither.NONE).save(path, lossless=True, method=6)
 
 
 def print_calibration(results: Sequence[Result]) -> None:

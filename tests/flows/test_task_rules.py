@@ -188,6 +188,9 @@ def test_removed_detail_is_refused() -> None:
     assert reason is not None
     assert "detail" in reason
     assert refusal(change, purpose="denoise", estimate=CLEAN, expected=True) is None
+    assert "detail" in (refusal(change, purpose="mixed", estimate=CLEAN, expected=False) or "")
+    assert refusal(change, purpose="mixed", estimate=NOISY, expected=False) is None
+    assert refusal(change, purpose="mixed", estimate=CLEAN) is None, "an agent's chain, of which nothing was predicted"
 
 
 @pytest.mark.parametrize(("uncertainty", "expected"), [(0.5, True), (3.0, False)])

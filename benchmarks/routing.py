@@ -153,7 +153,7 @@ def carried_out(
             after = known[step.method_id]
         else:
             after = runner.apply(step.method_id, [current], estimates=[estimate])[0]
-        change = compare(current, after, noise_sigma=estimate.noise_sigma.value or 0.0)
+        change = compare(current, after)
         if refusal_of_step(change, method_id=step.method_id, plan=plan, estimate=estimate) is not None:
             break
         current = after

@@ -22,13 +22,15 @@ Mask = npt.NDArray[np.bool_]
 _STRIP_PIXELS = 1 << 21
 # Averaged over blocks of at least 10 x 10 pixels, or of as many as the noise has levels, noise and detail vanish.
 _COLOUR_SIDE, _COLOUR_BLOCK = 48, 10
+# What changes within blocks of this many px a side is noise and detail.
+_FINE_BLOCK = 8
 LARGEST_COLOUR_SHIFT = 4.0
 # Noise of single pixels is clipped, so that what it does to the mean is reckoned before blocks are averaged.
 _CLIPPED_SIDE = 512
 # White noise of variance s2 adds 2 s2 to the squared difference of neighbours, in each of two directions.
 _NOISE_ENERGY = 4.0
-# Grain is not known well enough to say how much must stay.
-_KEPT_DETAIL = {"denoise": 0.4, "degrain": 0.0, "deblock": 0.4, "deblur": 0.9, "upscale": 0.4, "mixed": 0.4}
+# Grain, and noise under compression, are not known well enough to say how much must stay.
+_KEPT_DETAIL = {"denoise": 0.4, "degrain": 0.0, "deblock": 0.4, "deblur": 0.9, "upscale": 0.4, "mixed": 0.0}
 _LARGEST_SHARPENING = 20.0
 
 
@@ -37,7 +39,7 @@ class Change:
     """What one step did. Energies: mean squared difference of neighbouring pixels outside the mask, 8-bit levels².
 
     colour_shift: mean CIEDE2000 difference of the pictures averaged down until noise and detail are gone, beyond what
-    is explained by noise that was clipped.
+    clipping had done to the noise that was taken away.
     """
 
     changed_fraction: float
@@ -51,18 +53,17 @@ class Change:
         return self.energy_after / self.energy_before if self.energy_before > 0 else None
 
 
-def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None, noise_sigma: float = 0.0) -> Change:
+def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None) -> Change:
     """Return what changed between two pictures of one shape and dtype; pixels under `mask` count as changed only.
 
-    noise_sigma: of the noise in `before`, in 8-bit levels. Clipped, it made white darker and black lighter on average,
-    and a step that takes it away changes them back.
+    Clipped noise makes white darker and black lighter on average, and a step that takes it away changes them back.
     """
     if before.shape != after.shape or before.dtype != after.dtype:
         raise ValueError(
             f"restored picture: got {after.dtype} {after.shape}, expected {before.dtype} {before.shape}; "
             "the method broke its contract"
         )
-    changed, energies, counted = 0, np.zeros(2), 0
+    changed, energies, counted, fine = 0, np.zeros(2), 0, np.zeros(2)
     for rows in _strips(before.shape):
         first, second = np.asarray(before[rows]), np.asarray(after[rows])
         differs = first != second
@@ -71,19 +72,20 @@ def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None, noise_si
         sums = [_gradient_energy(part, kept) for part in (first, second)]
         energies += [sums[0][0], sums[1][0]]
         counted += sums[0][1]
+        fine += _fine_change(first, second)
     energies /= max(counted, 1)
+    noise = float(np.sqrt(fine[0] / max(fine[1], 1.0)))
     return Change(
         changed_fraction=changed / (before.shape[0] * before.shape[1]),
-        colour_shift=_colour_shift(before, after, noise_sigma=noise_sigma) if changed else 0.0,
+        colour_shift=_colour_shift(before, after, noise_sigma=noise) if changed else 0.0,
         energy_before=float(energies[0]),
         energy_after=float(energies[1]),
     )
 
 
-def is_expected(plan: Plan, method_id: str) -> bool | None:
-    """Whether the gain that was predicted of a method is larger than its uncertainty; None where none was predicted."""
-    found = [gain.beyond_doubt for gain in plan.alternatives if gain.treatment == (plain_id(method_id),)]
-    return any(found) if found else None
+def is_expected(plan: Plan, method_id: str) -> bool:
+    """Whether a gain was predicted of a method, by more than its uncertainty."""
+    return any(gain.beyond_doubt for gain in plan.alternatives if gain.treatment == (plain_id(method_id),))
 
 
 def refusal_of_step(change: Change, *, method_id: str, plan: Plan, estimate: DegradationEstimate) -> str | None:
@@ -94,25 +96,22 @@ def refusal_of_step(change: Change, *, method_id: str, plan: Plan, estimate: Deg
     return refusal(change, purpose=purpose, estimate=estimate, expected=is_expected(plan, method_id))
 
 
-def refusal(change: Change, *, purpose: str, estimate: DegradationEstimate, expected: bool | None = None) -> str | None:
+def refusal(change: Change, *, purpose: str, estimate: DegradationEstimate, expected: bool = False) -> str | None:
     """Return why a step's result must not be kept, as a sentence, or None when it may.
 
     purpose: the method's, from its card. A fill changes nothing outside its mask, and a colour correction is asked for:
     neither is judged by colour. expected: `is_expected` of it; lost detail is not held against it then, since what
     hides damage from the estimate (noise under JPEG) does not hide it from a trial. On 167 treated crops of held-back
-    photographs the judgement by the estimate alone refused twelve results, all of which had gained, up to 17 dB. What a
-    mixture loses is judged only where a gain was predicted, and is unsure: sand under noise of σ 5 was smoothed away
-    and lost 6 dB, while 8 others of 680 crops kept three quarters or more, and gained.
+    photographs the judgement by the estimate alone refused twelve results, all of which had gained, up to 17 dB.
     """
     if purpose not in ("fill", "colour") and change.colour_shift > LARGEST_COLOUR_SHIFT:
         return f"the colours shifted by {change.colour_shift:.1f} CIEDE2000 on average, which this step must not do"
     if purpose not in _KEPT_DETAIL:
         return None
     noise = estimate.noise_sigma.value or 0.0
-    explained = _NOISE_ENERGY * noise**2 if purpose in ("denoise", "mixed") else 0.0
+    explained = _NOISE_ENERGY * noise**2 if purpose == "denoise" else 0.0
     detail = max(change.energy_before - explained, 0.0)
-    judged = expected is False or (expected is None and purpose != "mixed")
-    if judged and change.energy_after < _KEPT_DETAIL[purpose] * detail:
+    if not expected and change.energy_after < _KEPT_DETAIL[purpose] * detail:
         share = 1 - change.energy_after / change.energy_before
         return f"{share:.0%} of the detail went away, more than the estimated damage explains"
     if change.energy_before > 0 and change.energy_after > _LARGEST_SHARPENING * change.energy_before:
@@ -136,6 +135,15 @@ def _gradient_energy(part: Pixels, kept: Mask | None) -> tuple[float, int]:
         return float(energy.sum(dtype=np.float64)), energy.size
     whole = kept[:-1, :-1] & kept[1:, :-1] & kept[:-1, 1:]
     return float(energy[whole].sum(dtype=np.float64)), int(np.count_nonzero(whole))
+
+
+def _fine_change(before: Pixels, after: Pixels) -> npt.NDArray[np.float64]:
+    """Return the summed variance within blocks of a change of one channel, in 8-bit levels², and how many blocks."""
+    one, other = (picture if picture.ndim == 2 else picture[:, :, 1] for picture in (before, after))
+    change = (one.astype(np.float32) - other.astype(np.float32)) * np.float32(255 / np.iinfo(before.dtype).max)
+    rows, columns = (side // _FINE_BLOCK for side in change.shape)
+    blocks = change[: rows * _FINE_BLOCK, : columns * _FINE_BLOCK].reshape(rows, _FINE_BLOCK, columns, _FINE_BLOCK)
+    return np.array([blocks.var(axis=(1, 3), dtype=np.float64).sum(), rows * columns])
 
 
 def _colour_shift(before: Pixels, after: Pixels, *, noise_sigma: float) -> float:

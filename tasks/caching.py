@@ -30,7 +30,7 @@ STEP_VERSIONS: dict[str, str] = {
     "estimate": "9",
     "route": "7",
     "restore": "9",
-    "measure": "1",
+    "measure": "2",
 }
 
 # What of a job each step adds to what the steps before it already depend on.

@@ -118,8 +118,7 @@ def _judge(
 
     step, after = picture.pending[0], applied.image
     card = get_method(step.method_id).card
-    noise = picture.estimate.noise_sigma.value if picture.estimate is not None else None
-    change = compare(before, after, mask=mask, noise_sigma=noise or 0.0)
+    change = compare(before, after, mask=mask)
     reason = None
     if picture.estimate is not None and picture.plan is not None:
         reason = refusal_of_step(change, method_id=step.method_id, plan=picture.plan, estimate=picture.estimate)

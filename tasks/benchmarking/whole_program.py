@@ -42,7 +42,7 @@ def restore_routed(degraded: Pixels, *, chosen: Runner) -> Pixels:
         (after,) = chosen.apply(
             step.method_id, [current], masks=masks, estimates=[estimate], strengths=[step.strength], seed=0
         )
-        change = compare(current, after, mask=mask, noise_sigma=estimate.noise_sigma.value or 0.0)
+        change = compare(current, after, mask=mask)
         if refusal_of_step(change, method_id=step.method_id, plan=found.plan, estimate=estimate) is not None:
             break
         current = after

@@ -24,7 +24,10 @@ NOT_YET, AT_ONCE = 0.005, 0.02
 
 def mean_around(planes: Tensor) -> Tensor:
     """Average (B, 1, H, W) over squares of WINDOW_PX; outside of the picture there is nothing."""
-    return avg_pool2d(planes, WINDOW_PX, stride=1, padding=WINDOW_PX // 2, count_include_pad=False)
+    # Columns, then rows: a fifth of the time of both at once, which would be a third of a network's.
+    reach = WINDOW_PX // 2
+    down = avg_pool2d(planes, (WINDOW_PX, 1), stride=1, padding=(reach, 0), count_include_pad=False)
+    return avg_pool2d(down, (1, WINDOW_PX), stride=1, padding=(0, reach), count_include_pad=False)
 
 
 def share_of_negative(image: Tensor) -> Tensor:
@@ -45,6 +48,8 @@ def with_highlights(restore: Callable[[Tensor], Tensor], image: Tensor) -> Tenso
     `restore` takes and returns (B, 3, H, W). A picture without clipped white costs no more than `restore` itself.
     """
     restored = restore(image)
+    if not bool((image >= CLIPPED).any()):
+        return restored
     share = share_of_negative(image)
     there = share.amax(dim=(1, 2, 3)) > 0.0
     if not bool(there.any()):

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from models.types import DegradationEstimate, Plan, plain_id
 
@@ -63,7 +62,7 @@ def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None) -> Chang
             f"restored picture: got {after.dtype} {after.shape}, expected {before.dtype} {before.shape}; "
             "the method broke its contract"
         )
-    changed, energies, counted, fine = 0, np.zeros(2), 0, np.zeros(2)
+    changed, energies, counted, taken = 0, np.zeros(2), 0, np.zeros(2)
     for rows in _strips(before.shape):
         first, second = np.asarray(before[rows]), np.asarray(after[rows])
         differs = first != second
@@ -72,9 +71,9 @@ def compare(before: Pixels, after: Pixels, *, mask: Mask | None = None) -> Chang
         sums = [_gradient_energy(part, kept) for part in (first, second)]
         energies += [sums[0][0], sums[1][0]]
         counted += sums[0][1]
-        fine += _fine_change(first, second)
+        taken += _variance_taken(first, second)
     energies /= max(counted, 1)
-    noise = float(np.sqrt(fine[0] / max(fine[1], 1.0)))
+    noise = float(np.sqrt(max(taken[0], 0.0) / max(taken[1], 1.0)))
     return Change(
         changed_fraction=changed / (before.shape[0] * before.shape[1]),
         colour_shift=_colour_shift(before, after, noise_sigma=noise) if changed else 0.0,
@@ -137,13 +136,16 @@ def _gradient_energy(part: Pixels, kept: Mask | None) -> tuple[float, int]:
     return float(energy[whole].sum(dtype=np.float64)), int(np.count_nonzero(whole))
 
 
-def _fine_change(before: Pixels, after: Pixels) -> npt.NDArray[np.float64]:
-    """Return the summed variance within blocks of a change of one channel, in 8-bit levels², and how many blocks."""
-    one, other = (picture if picture.ndim == 2 else picture[:, :, 1] for picture in (before, after))
-    change = (one.astype(np.float32) - other.astype(np.float32)) * np.float32(255 / np.iinfo(before.dtype).max)
-    rows, columns = (side // _FINE_BLOCK for side in change.shape)
-    blocks = change[: rows * _FINE_BLOCK, : columns * _FINE_BLOCK].reshape(rows, _FINE_BLOCK, columns, _FINE_BLOCK)
-    return np.array([blocks.var(axis=(1, 3), dtype=np.float64).sum(), rows * columns])
+def _variance_taken(before: Pixels, after: Pixels) -> npt.NDArray[np.float64]:
+    """Return by how much the summed variance within blocks of one channel fell, in 8-bit levels², and their count."""
+    sums = []
+    for picture in (before, after):
+        plane = picture if picture.ndim == 2 else picture[:, :, 1]
+        rows, columns = (side // _FINE_BLOCK for side in plane.shape)
+        whole = plane[: rows * _FINE_BLOCK, : columns * _FINE_BLOCK].astype(np.float32)
+        blocks = whole.reshape(rows, _FINE_BLOCK, columns, _FINE_BLOCK) * np.float32(255 / np.iinfo(picture.dtype).max)
+        sums.append(blocks.var(axis=(1, 3)).sum(dtype=np.float64))
+    return np.array([sums[0] - sums[1], rows * columns], np.float64)
 
 
 def _colour_shift(before: Pixels, after: Pixels, *, noise_sigma: float) -> float:
@@ -165,6 +167,8 @@ def _reduced(picture: Pixels, longest: int) -> Pixels:
 
 def _clipped_mean(values: Pixels, sigma: float) -> Pixels:
     """Return the mean of `values` + normal noise of deviation `sigma`, clipped to [0, 1]."""
+    from scipy.special import ndtr
+
     below, above = -values / sigma, (1.0 - values) / sigma
     inside = values * (ndtr(above) - ndtr(below)) + sigma * (_density(below) - _density(above))
     return np.asarray(inside + ndtr(-above))

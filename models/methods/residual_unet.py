@@ -106,9 +106,11 @@ def _card(
     )
 
 
-def _behind_unshuffle(method_id: str, *, title: str, purpose: Any, **settings: Any) -> BlindRestorer:
+def _behind_unshuffle(
+    method_id: str, *, title: str, purpose: Any, slope: float = LEAK, negatives: bool = True
+) -> BlindRestorer:
     card = _card(method_id, title=title, purpose=purpose, gmac_per_megapixel=132.5, context_px=24)
-    return BlindRestorer(card, widths=HALF_WIDTHS, unshuffle=2, **settings)
+    return BlindRestorer(card, widths=HALF_WIDTHS, unshuffle=2, slope=slope, negatives=negatives)
 
 
 METHODS = (
